@@ -1,0 +1,1 @@
+"""The package behind ./kit. Arrows go one way; see docs/design.md."""

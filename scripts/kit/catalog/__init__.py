@@ -1,0 +1,1 @@
+"""What is known: settings, failure causes. Data and typed readers, nothing that acts."""

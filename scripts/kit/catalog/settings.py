@@ -1,0 +1,194 @@
+"""Every variable of .env: one table, from which .env.example and docs/settings.md are made.
+
+compose.yaml repeats the defaults, because it must work without this package;
+tests/unit/test_settings.py holds the two together.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from kit.errors import ExitCode, KitError
+
+ENV_FILE = ".env"
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _port(value: str) -> str:
+    if not value.isdigit() or not 0 < int(value) < 65536:
+        raise ValueError("a port is a whole number from 1 to 65535")
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError("an IP address is needed, such as 127.0.0.1 or 0.0.0.0") from None
+    return value
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One variable: its default, its meaning with its unit, and which stacks read it."""
+
+    name: str
+    default: str
+    meaning: str
+    used_by: str = "compose"  # "compose", "preview" or "both"
+    check: Callable[[str], str] = _text
+
+
+SECTIONS: tuple[tuple[str, tuple[Setting, ...]], ...] = (
+    (
+        "Where the API listens",
+        (
+            Setting(
+                "API_BIND",
+                "127.0.0.1",
+                "IP address on which the API is published; it has no authentication, so 0.0.0.0 opens it to everybody who "
+                "reaches this machine",
+                "both",
+                _address,
+            ),
+            Setting("API_PORT", "8080", "port of the API on this machine", "both", _port),
+        ),
+    ),
+    (
+        "Images",
+        (
+            Setting(
+                "IMAGE_REGISTRY",
+                "ccr-2vdh3abv-pub.cnc.bj.baidubce.com/paddlepaddle",
+                "registry and namespace of the official images, or of your mirror of them",
+            ),
+            Setting(
+                "API_IMAGE_TAG_SUFFIX",
+                "paddleocr3.6-nvidia-gpu",
+                "tag of paddleocr-vl; take both tags from one family: `latest-nvidia-gpu-sm120` for Blackwell cards, "
+                "`…-offline` for images with the models inside",
+            ),
+            Setting(
+                "VLM_IMAGE_TAG_SUFFIX",
+                "paddleocr3.6-nvidia-gpu",
+                "tag of paddleocr-genai-VLM_BACKEND-server",
+            ),
+        ),
+    ),
+    (
+        "Model",
+        (
+            Setting("VLM_BACKEND", "vllm", "inference engine of the VLM server: vllm or fastdeploy"),
+            Setting(
+                "VLM_MODEL_NAME",
+                "PaddleOCR-VL-0.9B",
+                "model that the VLM server loads; must equal VLRecognition.model_name in PIPELINE_CONFIG",
+            ),
+        ),
+    ),
+    (
+        "GPU and memory",
+        (
+            Setting("VLM_GPU", "0", "index or UUID of the GPU for the VLM server (see nvidia-smi -L)"),
+            Setting("API_GPU", "0", "index or UUID of the GPU for the layout model of the API"),
+            Setting("VLM_SHM_SIZE", "16g", "upper limit of /dev/shm in the VLM container"),
+            Setting("API_SHM_SIZE", "4g", "upper limit of /dev/shm in the API container"),
+        ),
+    ),
+    (
+        "Files and rights",
+        (
+            Setting("PIPELINE_CONFIG", "./pipeline_config_vllm.yaml", "PaddleX pipeline config that the API loads", "both"),
+            Setting("VLM_CONFIG", "./vlm_server_config.yaml", "settings of the VLM server's engine"),
+            Setting(
+                "CONTAINER_USER",
+                "1000:1000",
+                "uid:gid inside the containers; 1000 is the images' own user, paddleocr",
+            ),
+            Setting(
+                "VLM_START_PERIOD",
+                "1800s",
+                "how long the VLM may take to start before failing health checks count",
+            ),
+        ),
+    ),
+    (
+        "CPU preview",
+        (Setting("PREVIEW_VLM_PORT", "8118", "port of the preview's stand-in VLM server, on 127.0.0.1", "preview", _port),),
+    ),
+)  # fmt: skip
+
+SETTINGS: dict[str, Setting] = {setting.name: setting for _, group in SECTIONS for setting in group}
+
+
+class Settings:
+    """The values in force: environment before .env before default, as Compose has it.
+
+    An empty value counts as not set. Raises KitError (USAGE) at once when a
+    value is not of its kind, naming where it came from.
+    """
+
+    def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
+        self.root = root
+        env_file = root / ENV_FILE
+        from_file = dotenv_values(env_file) if env_file.exists() else {}
+        self._values: dict[str, str] = {}
+        for name, setting in SETTINGS.items():
+            source, value = "the default", setting.default
+            if from_file.get(name):
+                source, value = str(env_file), from_file[name] or ""
+            if environ.get(name):
+                source, value = "the environment", environ[name]
+            try:
+                self._values[name] = setting.check(value)
+            except ValueError as error:
+                raise KitError(
+                    f"{name}={value} in {source}: {error}", f"the default is {setting.default}", ExitCode.USAGE
+                ) from None
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name]
+
+    def path(self, name: str) -> Path:
+        """A setting that is a path, relative to the project's root."""
+        return (self.root / self._values[name]).resolve()
+
+    @property
+    def api_url(self) -> str:
+        """Where this machine reaches the API: no path, no slash at the end."""
+        return f"http://{reachable_host(self['API_BIND'])}:{self['API_PORT']}"
+
+
+def reachable_host(bind: str) -> str:
+    """The address to call for a server bound to `bind`; IPv6 comes in brackets."""
+    address = ipaddress.ip_address(bind)
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "[::1]"
+    return bind if address.version == 4 else f"[{bind}]"
+
+
+def env_example() -> str:
+    """The text of .env.example."""
+    lines = ["# Copy to .env and change what you need; every line here shows the default.", ""]
+    for title, group in SECTIONS:
+        lines.append(f"# --- {title}")
+        for setting in group:
+            lines += [f"# {setting.meaning}", f"#{setting.name}={setting.default}", ""]
+    return "\n".join(lines)
+
+
+def markdown_table() -> str:
+    """The table of docs/settings.md."""
+    lines = ["| variable | default | meaning | read by |", "| --- | --- | --- | --- |"]
+    for name, setting in SETTINGS.items():
+        reader = {"both": "compose, preview"}.get(setting.used_by, setting.used_by)
+        lines.append(f"| `{name}` | `{setting.default}` | {setting.meaning} | {reader} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,57 @@
+"""The running thing. compose.py (Docker) and local.py (processes) offer the same calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+API, VLM = "paddleocr-vl-api", "paddleocr-vlm-server"
+SERVICES = (VLM, API)  # in the order in which they come up
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service as it is now.
+
+    state: "absent" (never started), "starting", "ready", "unhealthy" or "exited".
+    seconds: since its start, None when it does not run. detail: pid or container,
+    or the exit status. last_line: of its log, "" when there is none.
+    """
+
+    name: str
+    state: str
+    seconds: float | None = None
+    detail: str = ""
+    last_line: str = ""
+
+    @property
+    def runs(self) -> bool:
+        return self.state in ("starting", "ready", "unhealthy")
+
+
+class Stack(Protocol):
+    """What the verbs need of a stack."""
+
+    label: str  # what it is, in words
+    url: str  # where the API answers, without a path
+
+    def up(self, report: Report) -> None:
+        """Start what does not run; returns as soon as it is started. report: progress, a line each."""
+
+    def down(self) -> list[str]:
+        """Stop everything; the names of what was running."""
+
+    def ps(self) -> list[Service]:
+        """Every service as it is now, in the order of SERVICES."""
+
+    def is_current(self) -> bool:
+        """False when what runs was started from another configuration than the present one."""
+
+    def tail(self, service: str, lines: int) -> list[str]:
+        """The last lines of a service's log, oldest first."""
+
+    def follow(self, service: str) -> Iterator[str]:
+        """Lines of a service's log as they come; ends when the service does."""

@@ -1,0 +1,126 @@
+"""What goes wrong while starting or serving: one clear line, the right exit code, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import API, SAMPLES, VLM, Running, Workspace, interrupt, wait_for
+from kit.errors import ExitCode
+from test_cli import check_error
+
+
+def pids(space: Workspace) -> dict[str, int]:
+    state = json.loads((space.path / ".kit" / "run" / "services.json").read_text())
+    return {name: service["pid"] for name, service in state["services"].items()}
+
+
+def started(space: Workspace, name: str) -> bool:
+    try:
+        return name in pids(space)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def test_ctrl_c_in_the_middle_of_up_leaves_nothing(preview: Running, workspace: Workspace) -> None:
+    up = workspace.start("up", "--preview")
+    wait_for(lambda: len(workspace.processes()) == 2, 60, "both services to be started")
+    interrupt(up)
+    talk, _ = up.communicate(timeout=60)
+    assert up.returncode == ExitCode.INTERRUPTED, talk
+    assert "interrupted" in talk and "Traceback" not in talk
+    assert workspace.processes() == [] and workspace.listening() == []
+    assert not (workspace.path / ".kit" / "run" / "services.json").exists()
+
+
+def test_sigterm_in_the_middle_of_up_leaves_nothing(preview: Running, workspace: Workspace) -> None:
+    up = workspace.start("up", "--preview")
+    wait_for(lambda: len(workspace.processes()) == 2, 60, "both services to be started")
+    up.terminate()
+    talk, _ = up.communicate(timeout=60)
+    assert up.returncode == 128 + signal.SIGTERM, talk
+    assert workspace.processes() == [] and workspace.listening() == []
+
+
+def test_up_after_a_killed_up_takes_over(preview: Running, workspace: Workspace) -> None:
+    up = workspace.start("up", "--preview")
+    wait_for(lambda: started(workspace, API), 60, "the API to be started")
+    up.kill()
+    up.wait()
+    again = workspace.kit("up", "--preview")
+    assert again.returncode == 0, again.stderr
+    assert len(workspace.processes()) == 2
+
+
+@pytest.mark.parametrize("name", [VLM, API])
+def test_a_service_that_dies_ends_the_wait_at_once(preview: Running, workspace: Workspace, name: str) -> None:
+    up = workspace.start("up", "--preview")
+    wait_for(lambda: started(workspace, API), 60, "the services to be started")
+    os.kill(pids(workspace)[name], signal.SIGKILL)
+    talk, _ = up.communicate(timeout=30)
+    assert up.returncode == ExitCode.START, talk
+    assert f"error: {name} died" in talk and "hint: " in talk and "Traceback" not in talk
+    assert workspace.processes() == [] and workspace.listening() == []
+
+
+def test_a_config_that_paddlex_refuses_is_shown_with_its_last_lines(preview: Running, workspace: Workspace) -> None:
+    config = workspace.path / "pipeline_config_vllm.yaml"
+    config.write_text(config.read_text().replace("backend: vllm-server", "backend: vllm"))
+    check_error(workspace.kit("up", "--preview"), ExitCode.START, f"{API} died", "vllm")
+    assert workspace.processes() == []
+    assert "vllm" in workspace.kit("logs", API).stdout, "the log is still there to be read"
+
+
+@pytest.mark.parametrize("name", [VLM, API])
+def test_status_after_a_death(preview: Running, workspace: Workspace, name: str) -> None:
+    assert workspace.kit("up", "--preview").returncode == 0
+    os.kill(pids(workspace)[name], signal.SIGKILL)
+    wait_for(lambda: len(workspace.processes()) == 1, 10, "the death")
+    status = workspace.kit("status", "--json")
+    assert status.returncode == ExitCode.START
+    states = {service["name"]: service["state"] for service in json.loads(status.stdout)["services"]}
+    assert states == {name: "exited", ({API, VLM} - {name}).pop(): "ready"}
+    if name == VLM:
+        check_error(workspace.kit("parse", SAMPLES / "invoice.png"), ExitCode.FAILED, "the API does not reach the VLM server")
+    again = workspace.kit("up", "--preview")
+    assert again.returncode == 0 and "it was stopped" in again.stderr
+    assert workspace.kit("parse", SAMPLES / "invoice.png").returncode == 0
+
+
+def test_preprocessing_that_was_not_loaded(preview: Running, encrypted_pdf: Path) -> None:
+    check_error(preview.workspace.kit("parse", encrypted_pdf), ExitCode.INPUT, "encrypted")
+
+
+def test_no_disk_for_the_preview(tmp_path: Path, workspace: Workspace) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: mounts a small file system")
+    home = workspace.path / ".kit" / "preview"
+    home.unlink()
+    home.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", home], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"needs to mount a small file system: {mounted.stderr.strip()}")
+    try:
+        done = workspace.kit("up", "--preview")
+        check_error(done, ExitCode.ENVIRONMENT, "not enough disk space", "50 MiB are free")
+        assert [path.name for path in home.iterdir() if path.is_dir()] == []
+    finally:
+        subprocess.run(["umount", home], check=True)
+
+
+def test_ctrl_c_in_the_middle_of_the_installation_leaves_nothing(workspace: Workspace) -> None:
+    home = workspace.path / ".kit" / "preview"
+    home.unlink()
+    home.mkdir()
+    up = workspace.start("up", "--preview")
+    wait_for(lambda: any(home.glob("*-venv/bin/pip")), 60, "the installation to begin")
+    interrupt(up)
+    talk, _ = up.communicate(timeout=60)
+    assert up.returncode == ExitCode.INTERRUPTED, talk
+    assert "Traceback" not in talk
+    assert [path.name for path in home.iterdir() if path.is_dir()] == []
+    assert workspace.processes() == []

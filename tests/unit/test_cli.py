@@ -1,0 +1,128 @@
+"""The command line: clear lines, documented exit codes, data on stdout alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import API, ROOT, SAMPLES, Workspace, free_port
+from kit.errors import EXIT_MEANING, ExitCode
+from kit.facts import ports
+
+
+def check_error(done: subprocess.CompletedProcess[str], code: ExitCode, *parts: str) -> None:
+    """One `error:` line, one `hint:` line, nothing on stdout, no traceback, the documented code."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines][-2:] == ["error", "hint"], done.stderr
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([], "VERB"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["parse"], "FILE"),
+        (["logs", "nobody"], "invalid choice: 'nobody'"),
+        (["logs", "-n", "-3"], "invalid number of lines"),
+        (["up", "--timeout", "soon"], "invalid seconds value: 'soon'"),
+        (["up", "--timeout", "-1"], "--timeout"),
+    ],
+)
+def test_wrong_usage(workspace: Workspace, arguments: list[str], part: str) -> None:
+    check_error(workspace.kit(*arguments), ExitCode.USAGE, part)
+
+
+def test_wrong_setting(workspace: Workspace) -> None:
+    check_error(workspace.kit("status", API_PORT="http"), ExitCode.USAGE, "API_PORT=http in the environment")
+
+
+def test_every_exit_code_is_documented(workspace: Workspace) -> None:
+    assert set(EXIT_MEANING) == set(ExitCode)
+    shown = workspace.kit("--help").stdout
+    for code, meaning in EXIT_MEANING.items():
+        assert f"{int(code):3}  {meaning}" in shown
+
+
+@pytest.mark.parametrize("verb", ["up", "down", "status", "logs", "parse", "test"])
+def test_every_verb_has_help(workspace: Workspace, verb: str) -> None:
+    done = workspace.kit(verb, "--help")
+    assert done.returncode == 0 and f"usage: ./kit {verb}" in done.stdout
+
+
+def test_nothing_runs(workspace: Workspace) -> None:
+    status = workspace.kit("status")
+    assert status.returncode == ExitCode.START and status.stdout == "not running; ./kit up starts it\n"
+    assert json.loads(workspace.kit("status", "--json").stdout)["ready"] is False
+    down = workspace.kit("down")
+    assert down.returncode == 0 and "nothing was running" in down.stderr
+    check_error(workspace.kit("logs"), ExitCode.START, "no service is running")
+
+
+def test_parse_without_a_service(workspace: Workspace) -> None:
+    check_error(workspace.kit("parse", SAMPLES / "invoice.png"), ExitCode.UNREACHABLE, workspace.url, "./kit up")
+
+
+def test_parse_looks_at_every_file_before_it_sends_one(workspace: Workspace, tmp_path: Path) -> None:
+    done = workspace.kit("parse", SAMPLES / "invoice.png", tmp_path / "missing.pdf")
+    check_error(done, ExitCode.INPUT, "missing.pdf: no such file")
+
+
+def test_parse_refuses_two_files_of_one_name(workspace: Workspace, tmp_path: Path) -> None:
+    other = tmp_path / "invoice.jpg"
+    other.write_bytes((SAMPLES / "scan.jpg").read_bytes())
+    done = workspace.kit("parse", SAMPLES / "invoice.png", other, "-o", tmp_path / "out")
+    check_error(done, ExitCode.INPUT, "would both be written to invoice.md")
+
+
+def test_parse_with_a_wrong_address(workspace: Workspace) -> None:
+    for url in ("localhost:8080", "ftp://127.0.0.1", "http://"):
+        check_error(workspace.kit("parse", SAMPLES / "invoice.png", "--url", url), ExitCode.USAGE, url)
+
+
+def test_a_reader_that_leaves_is_no_error(workspace: Workspace) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{workspace.path}/kit --help | head -1"], capture_output=True, text=True, env=workspace.environment
+    )
+    assert done.stdout.startswith("usage: ./kit") and "Traceback" not in done.stderr
+
+
+def test_port_of_another_program_is_named(workspace: Workspace) -> None:
+    port = free_port()
+    with subprocess.Popen(["python3", "-m", "http.server", str(port), "--bind", "127.0.0.1"], stderr=subprocess.DEVNULL) as other:
+        try:
+            while ports.is_free("127.0.0.1", port):
+                pass
+            done = workspace.kit("up", "--preview", API_PORT=str(port))
+            check_error(
+                done, ExitCode.PORT, f"port {port} is held by python3", f"pid {other.pid}", f"API_PORT={port + 1} ./kit up"
+            )
+            done = workspace.kit("up", "--preview", PREVIEW_VLM_PORT=str(port))
+            check_error(done, ExitCode.PORT, f"port {port} is held by", f"PREVIEW_VLM_PORT={port + 1}")
+        finally:
+            other.kill()
+    assert workspace.processes() == []
+
+
+def test_a_pipeline_config_that_is_none(workspace: Workspace) -> None:
+    for text in ("", "just text", "a: [1", "SubModules: {}"):
+        (workspace.path / "bad.yaml").write_text(text)
+        done = workspace.kit("up", "--preview", PIPELINE_CONFIG="./bad.yaml")
+        check_error(done, ExitCode.USAGE, "bad.yaml is not a pipeline config")
+    check_error(workspace.kit("up", "--preview", PIPELINE_CONFIG="./none.yaml"), ExitCode.USAGE, "none.yaml: No such file")
+
+
+def test_the_readme_names_every_verb_and_no_other() -> None:
+    import re
+
+    text = (ROOT / "README.md").read_text()
+    used = set(re.findall(r"\./kit (\w+)", text))
+    assert used <= {"up", "down", "status", "logs", "parse", "test"}
+    assert {"up", "down", "status", "logs", "parse", "test"} <= used
+    assert API in text
