@@ -95,10 +95,11 @@ class Board:
         if key == self._shown and now - self._said < PLAIN_EVERY:
             return
         before, self._shown, self._said = self._shown, key, now
+        nothing_changed = before == key
         if self._note:
             say(f"{now - self._start:4.0f} s  {self._note}")
         for service in self._services:
-            if service.runs and ((service.name, service.state) not in before or not self._note):
+            if service.runs and (nothing_changed or (service.name, service.state) not in before):
                 say(f"{now - self._start:4.0f} s  {service.name}: {service.state}  {_cut(service.last_line, 90)}".rstrip())
 
     def _table(self) -> Table:

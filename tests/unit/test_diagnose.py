@@ -12,6 +12,7 @@ from kit.diagnose import explain
 SEEN = {
     "disk-full": "OSError: [Errno 28] No space left on device",
     "port-taken": "[Errno 98] error while attempting to bind on address ('127.0.0.1', 8080): address already in use",
+    "no-libgl": "ImportError: libGL.so.1: cannot open shared object file: No such file or directory",
     "gpu-memory-below-utilization": "ValueError: Free memory on device (6.77/7.96 GiB) on startup is less than desired GPU "
     "memory utilization (0.99, 7.88 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.",
     "no-kv-cache": "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",

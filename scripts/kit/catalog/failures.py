@@ -37,6 +37,13 @@ FAILURES: tuple[Failure, ...] = (
         "Linux EADDRINUSE; Docker Engine 20.10 and 28 measured",
     ),
     Failure(
+        "no-libgl",
+        r"lib(GL|gthread-2\.0)\.so\S*: cannot open shared object file",
+        "OpenCV, which PaddleX needs, finds no libGL on this machine",
+        "Debian and Ubuntu: sudo apt-get install libgl1 libglib2.0-0; Fedora: sudo dnf install mesa-libGL glib2",
+        "PaddleOCR-VL documentation, common problems; ldd of opencv-contrib-python 4.10",
+    ),
+    Failure(
         "gpu-memory-below-utilization",
         r"Free memory on device .* is less than desired GPU memory utilization",
         "the card has less free memory than the VLM's share asks for",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,6 +31,11 @@ class Service:
     @property
     def runs(self) -> bool:
         return self.state in ("starting", "ready", "unhealthy")
+
+
+def plain_lines(text: str) -> list[str]:
+    """The lines of a log that say something, without the colours that PaddleX writes even into files."""
+    return [line for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
 
 
 class Stack(Protocol):

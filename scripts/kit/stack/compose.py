@@ -15,7 +15,7 @@ from kit.catalog.settings import Settings
 from kit.diagnose import explain
 from kit.errors import ExitCode, KitError
 from kit.facts import ports
-from kit.stack import SERVICES, Report, Service
+from kit.stack import SERVICES, Report, Service, plain_lines
 from kit.stack.local import port_taken
 
 ASK_TIMEOUT = 20.0  # seconds, for a question to the engine
@@ -49,7 +49,7 @@ class ComposeStack:
 
     def tail(self, service: str, lines: int) -> list[str]:
         text = self._ask("logs", "--no-color", "--no-log-prefix", "--tail", str(lines), service, quiet=True)
-        return [line for line in text.splitlines() if line.strip()]
+        return plain_lines(text)
 
     def follow(self, service: str) -> Iterator[str]:
         argv = self._argv("logs", "--no-color", "--no-log-prefix", "--follow", "--tail", "0", service)

@@ -28,7 +28,7 @@ from kit.errors import ExitCode, KitError
 from kit.facts import ports
 from kit.preview import overlay
 from kit.preview.install import Installation
-from kit.stack import API, SERVICES, VLM, Report, Service
+from kit.stack import API, SERVICES, VLM, Report, Service, plain_lines
 
 STOP_SECONDS = 10.0  # from SIGTERM to SIGKILL
 HOST = "127.0.0.1"  # of the stand-in VLM: reached by the API alone
@@ -61,7 +61,7 @@ class LocalStack:
             text = self._log(service).read_text(errors="replace")
         except OSError:
             return []
-        return [line for line in text.splitlines() if line.strip()][-lines:]
+        return plain_lines(text)[-lines:] if lines else []
 
     def follow(self, service: str) -> Iterator[str]:
         path = self._log(service)

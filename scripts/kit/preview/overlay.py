@@ -1,0 +1,44 @@
+"""What turns the official pipeline config into the preview's: the smallest difference that works."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# More threads than this gain nothing on an 8 MB layout model and take cores
+# from the recognition that runs beside it.
+LAYOUT_THREADS = 2
+
+
+def overlay(config: Mapping[str, Any], *, layout_dir: Path, vlm_url: str) -> dict[str, Any]:
+    """The preview's pipeline config; `config`, as read from pipeline_config_vllm.yaml, is left alone.
+
+    layout_dir: folder that `kit.preview.layout` wrote. vlm_url: base URL of the
+    VLM stand-in, ending in /v1. Raises ValueError when `config` has no section
+    SubModules.LayoutDetection or SubModules.VLRecognition.genai_config.
+    """
+    result = copy.deepcopy(dict(config))
+    layout = _section(result, "SubModules", "LayoutDetection")
+    genai = _section(result, "SubModules", "VLRecognition", "genai_config")
+    layout.update(
+        model_dir=str(layout_dir),
+        # PaddleX 3.5 and later; without it PaddlePaddle would be needed (700 MB more).
+        engine="onnxruntime",
+        engine_config={"intra_op_num_threads": LAYOUT_THREADS},
+        batch_size=1,  # the composed model takes one page
+    )
+    genai["server_url"] = vlm_url
+    # PicoDet takes many forms and screenshots for figures: read them all the same.
+    result["use_ocr_for_image_block"] = True
+    return result
+
+
+def _section(config: dict[str, Any], *path: str) -> dict[str, Any]:
+    section: Any = config
+    for depth, key in enumerate(path, start=1):
+        section = section.get(key)
+        if not isinstance(section, dict):
+            raise ValueError(f"the pipeline config has no section {'.'.join(path[:depth])}")
+    return section
