@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
+import threading
 import time
 
 import httpx
 import pytest
 from conftest import API, ROOT, VLM, Running, Workspace, make_workspace, wait_for
+from kit.errors import ExitCode
 
 
 def test_up_shows_the_sample_page_on_stdout_and_talk_on_stderr(preview: Running) -> None:
@@ -79,15 +82,20 @@ def test_logs(preview: Running) -> None:
 
 def test_logs_follow_shows_lines_as_they_come(preview: Running) -> None:
     following = preview.workspace.start("logs", "-f", "-n", "0", API)
+    seen: list[str] = []
+    reader = threading.Thread(target=lambda: seen.extend(iter(following.stdout.readline, "")))
+    reader.start()
+
+    def a_new_request_is_shown() -> bool:
+        httpx.post(f"{preview.url}/layout-parsing", json={"no": "file"}, trust_env=False)
+        return any("POST /layout-parsing" in line for line in seen)
+
     try:
-        time.sleep(2)
-        httpx.post(f"{preview.url}/layout-parsing", json={"a mark": 1}, trust_env=False)
-        os.set_blocking(following.stdout.fileno(), False)
-        seen = []
-        wait_for(lambda: seen.append(following.stdout.read() or "") or "/layout-parsing" in "".join(seen), 10, "the line")
+        wait_for(a_new_request_is_shown, 20, "the line of a request")
     finally:
-        following.kill()
-        following.wait()
+        os.killpg(following.pid, signal.SIGINT)
+        reader.join()
+    assert following.wait() == ExitCode.INTERRUPTED
 
 
 def test_down_leaves_no_process_and_no_port_and_the_next_up_is_quick(tmp_path) -> None:

@@ -1,0 +1,42 @@
+"""A private engine of each flavour, with stubs under the official names of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from engine import FLAVOURS, Engine, EngineUnavailable, private_engine
+from project import OVERRIDE, Project, tag_stubs
+
+# Not the same and not the default: so that a mix-up is seen.
+GPUS = {"API_GPU": "1", "VLM_GPU": "GPU-8a5c"}
+
+
+@pytest.fixture(scope="session", params=FLAVOURS)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    try:
+        context = private_engine(request.param)
+        running = context.__enter__()
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+    try:
+        tag_stubs(running)
+        yield running
+    finally:
+        context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def files(engine: Engine) -> tuple[str, ...]:
+    """compose.yaml unchanged; an engine older than 25 needs the override beside it."""
+    return ("compose.yaml",) if int(engine.version.split(".")[0]) >= 25 else ("compose.yaml", OVERRIDE)
+
+
+@pytest.fixture(scope="session")
+def stack(engine: Engine, files: tuple[str, ...]) -> Iterator[Project]:
+    """Both services, up and healthy."""
+    project = Project(engine, *files, settings=GPUS)
+    project.ask("up", "--detach", "--wait", "--wait-timeout", "90", "--pull", "never", timeout=120)
+    yield project
+    project.ask("down", "--volumes")
