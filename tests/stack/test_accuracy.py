@@ -8,7 +8,7 @@ import httpx
 import pytest
 from bench import text_accuracy
 from bench.text_accuracy import SampleScore
-from conftest import SAMPLES
+from support import SAMPLES
 
 TRUTH = text_accuracy.load_truth(SAMPLES / "truth.json")
 

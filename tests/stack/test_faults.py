@@ -9,9 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import API, SAMPLES, VLM, Running, Workspace, interrupt, wait_for
 from kit.errors import ExitCode
-from test_cli import check_error
+from support import API, SAMPLES, VLM, Running, Workspace, check_error, interrupt, wait_for
 
 
 def pids(space: Workspace) -> dict[str, int]:
@@ -91,7 +90,7 @@ def test_status_after_a_death(preview: Running, workspace: Workspace, name: str)
     assert workspace.kit("parse", SAMPLES / "invoice.png").returncode == 0
 
 
-def test_preprocessing_that_was_not_loaded(preview: Running, encrypted_pdf: Path) -> None:
+def test_an_encrypted_pdf_is_refused_before_it_is_sent(preview: Running, encrypted_pdf: Path) -> None:
     check_error(preview.workspace.kit("parse", encrypted_pdf), ExitCode.INPUT, "encrypted")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conftest import SAMPLES, Running
 from kit.errors import ExitCode
+from support import SAMPLES, Running
 
 
 def test_markdown_to_stdout(preview: Running) -> None:

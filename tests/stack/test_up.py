@@ -12,8 +12,8 @@ import time
 
 import httpx
 import pytest
-from conftest import API, ROOT, VLM, Running, Workspace, make_workspace, wait_for
 from kit.errors import ExitCode
+from support import API, ROOT, VLM, Running, Workspace, make_workspace, wait_for
 
 
 def test_up_shows_the_sample_page_on_stdout_and_talk_on_stderr(preview: Running) -> None:

@@ -7,20 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import API, ROOT, SAMPLES, Workspace, free_port
 from kit.errors import EXIT_MEANING, ExitCode
 from kit.facts import ports
-
-
-def check_error(done: subprocess.CompletedProcess[str], code: ExitCode, *parts: str) -> None:
-    """One `error:` line, one `hint:` line, nothing on stdout, no traceback, the documented code."""
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert [line.split(":")[0] for line in lines][-2:] == ["error", "hint"], done.stderr
-    assert "Traceback" not in done.stderr
-    for part in parts:
-        assert part in done.stderr
+from support import API, ROOT, SAMPLES, Workspace, check_error, free_port
 
 
 @pytest.mark.parametrize(

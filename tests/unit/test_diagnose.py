@@ -51,7 +51,7 @@ def test_a_cause_wins_over_its_consequence() -> None:
 
 
 def test_files_that_fixes_name_exist() -> None:
-    from conftest import ROOT
+    from support import ROOT
 
     for failure in FAILURES:
         for name in re.findall(r"docs/[\w.-]+", failure.fix):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pypdfium2
 import pytest
-from conftest import SAMPLES
 from kit import documents
 from kit.errors import ExitCode, KitError
 from PIL import Image
+from support import SAMPLES
 
 
 def refused(path: Path) -> KitError:

@@ -10,9 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from kit import envs
 from kit.errors import ExitCode, KitError
+from support import ROOT
 
 PLENTY = 1
 

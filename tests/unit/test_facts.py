@@ -6,8 +6,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import free_port
 from kit.facts import docker, gpus, ports
+from support import free_port
 
 
 def test_no_nvidia_driver_means_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,9 @@ def test_a_daemon_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_docker_without_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_docker(tmp_path, monkeypatch, "[ $1 = version ] && echo '\"28.5.2\"' && exit; echo 'unknown command: docker compose' >&2; exit 1")
+    fake_docker(
+        tmp_path, monkeypatch, "[ $1 = version ] && echo '\"28.5.2\"' && exit; echo 'unknown command: docker compose' >&2; exit 1"
+    )
     found = docker.docker()
     assert (found.engine, found.usable) == ("28.5.2", False) and "unknown command" in found.problem
 

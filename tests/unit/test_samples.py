@@ -80,7 +80,7 @@ def test_pictures_are_one_a4_page(name: str) -> None:
     with Image.open(SAMPLES / name) as picture:
         dpi = round(picture.info["dpi"][0])
         assert 150 <= dpi <= 200
-        assert (picture.width / dpi, picture.height / dpi) == pytest.approx(A4_INCHES, abs=.02)
+        assert (picture.width / dpi, picture.height / dpi) == pytest.approx(A4_INCHES, abs=0.02)
 
 
 def test_the_samples_have_the_tables_that_the_measures_need() -> None:

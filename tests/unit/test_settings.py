@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from kit.catalog.settings import SETTINGS, Settings, reachable_host
 from kit.errors import ExitCode, KitError
+from support import ROOT
 
 
 def variables_of(compose_file: Path) -> dict[str, str]:

@@ -37,16 +37,19 @@ def in_order(paragraphs: list[str], read: list[str]) -> Count:
 # ------------------------------------------------------------------------------------------------ character error rate
 
 
-@pytest.mark.parametrize(("truth", "read", "rate"), [
-    ("harbour", "harbour", 0.0),
-    ("harbour", "", 1.0),
-    ("harbour", "harb0ur", 1 / 7),
-    ("kitten", "sitting", 3 / 6),
-    ("开放时间", "开放对间", 1 / 4),
-    ("ab", "abcdef", 2.0),
-    ("", "", 0.0),
-    ("", "invented", 1.0),
-])
+@pytest.mark.parametrize(
+    ("truth", "read", "rate"),
+    [
+        ("harbour", "harbour", 0.0),
+        ("harbour", "", 1.0),
+        ("harbour", "harb0ur", 1 / 7),
+        ("kitten", "sitting", 3 / 6),
+        ("开放时间", "开放对间", 1 / 4),
+        ("ab", "abcdef", 2.0),
+        ("", "", 0.0),
+        ("", "invented", 1.0),
+    ],
+)
 def test_character_error_rate(truth: str, read: str, rate: float) -> None:
     assert accuracy.character_error_rate(truth, read) == pytest.approx(rate)
 
@@ -54,14 +57,17 @@ def test_character_error_rate(truth: str, read: str, rate: float) -> None:
 # ---------------------------------------------------------------------------------------------------------- plain text
 
 
-@pytest.mark.parametrize(("markdown", "plain"), [
-    ("# Title\n\n## 1. Part\n\nSome\nwords.", "Title 1. Part Some words."),
-    ("before\n<table border=1><tr><td>cell</td></tr></table>\nafter", "before after"),
-    ('a <div style="text-align: center;"><img src="imgs/x.jpg" alt="Image" width="40%" /></div> b', "a b"),
-    ("![a picture](imgs/x.jpg) words", "words"),
-    ("Fish &amp; chips, 3 &lt; 4, and 5 < 6 > 2", "Fish & chips, 3 < 4, and 5 < 6 > 2"),
-    ("number #7 stays", "number #7 stays"),
-])
+@pytest.mark.parametrize(
+    ("markdown", "plain"),
+    [
+        ("# Title\n\n## 1. Part\n\nSome\nwords.", "Title 1. Part Some words."),
+        ("before\n<table border=1><tr><td>cell</td></tr></table>\nafter", "before after"),
+        ('a <div style="text-align: center;"><img src="imgs/x.jpg" alt="Image" width="40%" /></div> b', "a b"),
+        ("![a picture](imgs/x.jpg) words", "words"),
+        ("Fish &amp; chips, 3 &lt; 4, and 5 < 6 > 2", "Fish & chips, 3 < 4, and 5 < 6 > 2"),
+        ("number #7 stays", "number #7 stays"),
+    ],
+)
 def test_plain_text_keeps_only_the_words(markdown: str, plain: str) -> None:
     assert accuracy.plain_text(markdown) == plain
 
@@ -101,7 +107,7 @@ def test_swapped_columns_cost_a_whole_column() -> None:
 
 def test_lines_read_across_both_columns_are_not_paragraphs() -> None:
     def lines(paragraph: str) -> list[str]:
-        return [paragraph[start:start + 24] for start in range(0, len(paragraph), 24)]
+        return [paragraph[start : start + 24] for start in range(0, len(paragraph), 24)]
 
     across = [f"{left} {right}" for left, right in zip(lines(ENGLISH[0]), lines(ENGLISH[2]), strict=False)]
     assert in_order([ENGLISH[0], ENGLISH[2]], across) == Count(0, 2)
@@ -126,8 +132,9 @@ def test_a_fragment_is_not_the_paragraph() -> None:
     assert in_order(ENGLISH[:1], []) == Count(0, 1)
 
 
-@pytest.mark.parametrize(("places", "length"), [([], 0), ([5], 1), ([1, 2, 3], 3), ([3, 2, 1], 1), ([7, 1, 2, 9, 3], 3),
-                                                ([4, 4], 1)])
+@pytest.mark.parametrize(
+    ("places", "length"), [([], 0), ([5], 1), ([1, 2, 3], 3), ([3, 2, 1], 1), ([7, 1, 2, 9, 3], 3), ([4, 4], 1)]
+)
 def test_longest_rise(places: list[int], length: int) -> None:
     assert accuracy.longest_rise(places) == length
 
@@ -149,13 +156,16 @@ def test_every_cell_is_found() -> None:
     assert accuracy.table_cells_found([ROWS], f"words {RIGHT} words") == Count(6, 6)
 
 
-@pytest.mark.parametrize(("wrong", "found"), [
-    (RIGHT.replace("318", "378"), 5),
-    (RIGHT.replace("<td></td>", "<td>x</td>"), 5),
-    (RIGHT.replace("<td></td>", ""), 4),  # the rest of the row moves to the left
-    (RIGHT.replace("<tr><th>Office</th><th>Sheets</th></tr>", ""), 0),
-    ("Office Sheets Northgate 318 523", 0),
-])
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        (RIGHT.replace("318", "378"), 5),
+        (RIGHT.replace("<td></td>", "<td>x</td>"), 5),
+        (RIGHT.replace("<td></td>", ""), 4),  # the rest of the row moves to the left
+        (RIGHT.replace("<tr><th>Office</th><th>Sheets</th></tr>", ""), 0),
+        ("Office Sheets Northgate 318 523", 0),
+    ],
+)
 def test_a_wrong_cell_does_not_count(wrong: str, found: int) -> None:
     assert accuracy.table_cells_found([ROWS], wrong) == Count(found, 6)
 
@@ -243,8 +253,11 @@ class Service(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.seen.append(body)
         good = self.path == "/layout-parsing" and body["fileType"] == 1
-        answer = ({"errorCode": 0, "result": {"layoutParsingResults": perfect_answer(TRUTH["chinese.png"])}}
-                  if good else {"errorCode": 422, "errorMsg": "the file is too large"})
+        answer = (
+            {"errorCode": 0, "result": {"layoutParsingResults": perfect_answer(TRUTH["chinese.png"])}}
+            if good
+            else {"errorCode": 422, "errorMsg": "the file is too large"}
+        )
         content = json.dumps(answer).encode()
         self.send_response(200 if good else 422)
         self.send_header("Content-Length", str(len(content)))
