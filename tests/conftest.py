@@ -26,7 +26,7 @@ def preview(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The CPU preview, started once by the documented command; installs it when it is not there."""
     space = make_workspace(tmp_path_factory.mktemp("preview") / "")
     start = time.monotonic()
-    first = space.kit("up", "--preview", timeout=1800)
+    first = space.kit("up", "--local", timeout=1800)
     seconds = time.monotonic() - start
     try:
         assert first.returncode == 0, first.stderr

@@ -24,7 +24,7 @@ from kit.stack.local import LocalStack
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "samples" / "invoice.png"
-UP_TIMEOUT = {LocalStack: 300.0, ComposeStack: 3600.0}  # seconds; the GPU stack may pull 23 GB
+LOCAL_TIMEOUT, COMPOSE_TIMEOUT = 300.0, 3600.0  # seconds; Compose may pull 23 GB, or build
 
 PREVIEW_NOTE = (
     "CPU preview: the real paddlex --serve in front of small stand-in models (PicoDet, PP-OCRv6 small, SLANet). "
@@ -56,14 +56,15 @@ def _up(arguments: argparse.Namespace) -> None:
     settings = Settings(ROOT, os.environ)
     (ROOT / ".kit").mkdir(exist_ok=True)
     with envs.locked(ROOT / ".kit" / "up.lock", waiting=lambda: console.say("another ./kit up is under way; waiting for it")):
-        stack = _chosen(settings, arguments.preview)
+        stack = _chosen(settings, arguments)
         if _serves(stack):
             console.say("already up: nothing to do")
             _where(stack)
             return
         if stack.down():
             console.say("what ran was incomplete or of another configuration: it was stopped")
-        page = start.bring_up(stack, SAMPLE, arguments.timeout or UP_TIMEOUT[type(stack)])
+        limit = LOCAL_TIMEOUT if isinstance(stack, LocalStack) else COMPOSE_TIMEOUT
+        page = start.bring_up(stack, SAMPLE, arguments.timeout or limit)
     console.say(f"✔ serving: {SAMPLE.relative_to(ROOT)} was parsed in {page.seconds:.1f} s", "green")
     _where(stack)
     console.data(page.markdown)
@@ -160,7 +161,7 @@ def _possible(settings: Settings) -> list[Stack]:
     """Every stack that could be running here."""
     stacks: list[Stack] = [LocalStack(ROOT, settings)]
     if docker().usable:
-        stacks.append(ComposeStack(ROOT, settings))
+        stacks += [ComposeStack(ROOT, settings, preview=preview) for preview in (False, True)]
     return stacks
 
 
@@ -169,15 +170,20 @@ def _active(settings: Settings) -> Stack | None:
     return next((s for s in _possible(settings) if any(service.state != "absent" for service in s.ps())), None)
 
 
-def _chosen(settings: Settings, preview: bool) -> Stack:
-    """The GPU stack where Docker and an NVIDIA GPU are, else the preview; says why."""
-    if not preview:
-        cards, engine = gpus(), docker()
+def _chosen(settings: Settings, arguments: argparse.Namespace) -> Stack:
+    """The GPU stack where Docker and an NVIDIA GPU are, else the preview: containers where Docker is, else processes."""
+    engine = docker()
+    if arguments.docker and not engine.usable:
+        raise KitError(f"--docker: {engine.problem}", "./kit up --local needs no Docker", ExitCode.ENVIRONMENT)
+    if not arguments.preview and not arguments.local:
+        cards = gpus()
         if cards and engine.usable:
             console.say(f"{len(cards)} × {cards[0].name}, Docker {engine.engine}: starting the GPU stack")
             return ComposeStack(ROOT, settings)
         console.say("no NVIDIA GPU here" if not cards else f"an NVIDIA GPU, but no usable Docker: {engine.problem}")
     console.say(PREVIEW_NOTE)
+    if engine.usable and not arguments.local:
+        return ComposeStack(ROOT, settings, preview=True)
     return LocalStack(ROOT, settings)
 
 
@@ -250,7 +256,10 @@ def _parser() -> argparse.ArgumentParser:
 
     up = verbs.add_parser("up", help="start the service and wait until it has parsed a page")
     up.add_argument("--preview", action="store_true", help="the CPU preview, also where there is a GPU")
-    up.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up after so long (preview 300, GPU 3600)")
+    how = up.add_mutually_exclusive_group()
+    how.add_argument("--local", action="store_true", help="the CPU preview as processes, also where Docker is")
+    how.add_argument("--docker", action="store_true", help="containers or nothing")
+    up.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up after so long (processes 300, containers 3600)")
     up.set_defaults(run=_up)
 
     down = verbs.add_parser("down", help="stop the service; leaves no process and no port")

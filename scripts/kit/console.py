@@ -90,7 +90,9 @@ class Board:
             self._live.update(self._table(), refresh=True)
             return
         # Plain: a line when a state or the kind of work changes, and a sign of life now and then.
-        key = (self._note.split()[:1], *((service.name, service.state) for service in self._services))
+        # Digits are left out: BuildKit numbers its lines (#12), and each number is no new kind of work.
+        work = self._note.split(maxsplit=1)[0].strip("0123456789") if self._note else ""
+        key = (work, *((service.name, service.state) for service in self._services))
         now = time.monotonic()
         if key == self._shown and now - self._said < PLAIN_EVERY:
             return

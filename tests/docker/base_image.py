@@ -137,7 +137,7 @@ def _copy_pip(root: Path) -> None:
     site = root / f"usr/local/lib/python{VERSION}/site-packages"
     shutil.copytree(pip.submodule_search_locations[0], site / "pip", ignore=shutil.ignore_patterns("__pycache__"))
     script = root / "usr/local/bin/pip"
-    script.write_text("#!/bin/sh\nexec python -m pip \"$@\"\n")
+    script.write_text('#!/bin/sh\nexec python -m pip "$@"\n')
     script.chmod(0o755)
 
 

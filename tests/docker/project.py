@@ -17,6 +17,8 @@ from kit.stack import API, SERVICES, VLM
 ROOT = Path(__file__).resolve().parents[2]
 STUBS = Path(__file__).resolve().parent / "stubs"
 OVERRIDE = "compose.engine-20.yaml"
+# Not the same and not the default: so that a mix-up is seen.
+GPUS = {"API_GPU": "1", "VLM_GPU": "GPU-8a5c"}
 COMMANDS = {API: "paddlex", VLM: "paddleocr"}
 
 

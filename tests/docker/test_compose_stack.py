@@ -13,11 +13,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-
-from conftest import GPUS
 from engine import Engine
 from kit.stack import API, SERVICES, VLM
-from project import OVERRIDE, ROOT, Project, assert_without_rights, every_process
+from project import GPUS, OVERRIDE, ROOT, Project, assert_without_rights, every_process
 
 URL = "http://127.0.0.1:8080"
 CONFIGS = {
@@ -137,7 +135,9 @@ def test_the_config_file_cannot_be_changed_from_inside(stack: Project, service: 
     assert source.read_bytes() == before
 
 
-def test_a_missing_config_file_is_refused_instead_of_made_a_folder(engine: Engine, files: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_missing_config_file_is_refused_instead_of_made_a_folder(
+    engine: Engine, files: tuple[str, ...], tmp_path: Path
+) -> None:
     absent = tmp_path / "absent.yaml"
     project = Project(engine, *files, settings={"PIPELINE_CONFIG": str(absent), "COMPOSE_PROJECT_NAME": "absent-config"})
     try:

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-import pytest
-
 import isolation
+import pytest
 from base_image import make_tiny_image
 from debian import EngineUnavailable, Flavour, require
 from engine import FLAVOURS, leftovers, private_engine
@@ -67,6 +67,26 @@ def test_what_a_killed_run_left_is_removed_by_the_next() -> None:
     assert leftovers(tag)
     assert tag in isolation.remove_orphans()
     assert leftovers(tag) == []
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_machines_own_state_is_restored_by_the_last_of_overlapping_engines(
+    first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, stray = tmp_path / "ip_forward", tmp_path / "stray"
+    forward.write_text("0\n")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(isolation, "FORWARD", forward)
+    monkeypatch.setattr(isolation, "STRAYS", (str(stray),))
+    tags = [isolation.claim()]
+    forward.write_text("1\n")
+    stray.touch()
+    tags.append(isolation.claim())
+    isolation.remove(tags[first])
+    assert (forward.read_text(), stray.exists()) == ("1\n", True)
+    isolation.work_folder(tags[first]).mkdir()  # as while its images are still being deleted
+    isolation.remove(tags[1 - first])
+    assert (forward.read_text(), stray.exists()) == ("0\n", False)
 
 
 def test_an_engine_in_use_is_no_orphan() -> None:

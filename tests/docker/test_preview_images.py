@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator
 
 import pytest
-
 from base_image import make_base_image
 from engine import Engine
 from kit.stack import API, SERVICES, VLM
@@ -30,9 +29,7 @@ both = pytest.mark.parametrize("service", SERVICES)
 @pytest.fixture(scope="module")
 def preview(engine: Engine) -> Iterator[Project]:
     """Both images built, both services healthy."""
-    project = Project(
-        engine, "compose.preview.yaml", settings={"PREVIEW_BASE_IMAGE": make_base_image(engine), "API_PORT": PORT}
-    )
+    project = Project(engine, "compose.preview.yaml", settings={"PREVIEW_BASE_IMAGE": make_base_image(engine), "API_PORT": PORT})
     project.ask("build", timeout=BUILD_SECONDS)
     try:
         project.ask("up", "--detach", "--no-build", "--wait", "--wait-timeout", "120", timeout=150)

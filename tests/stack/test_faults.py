@@ -26,7 +26,7 @@ def started(space: Workspace, name: str) -> bool:
 
 
 def test_ctrl_c_in_the_middle_of_up_leaves_nothing(preview: Running, workspace: Workspace) -> None:
-    up = workspace.start("up", "--preview")
+    up = workspace.start("up", "--local")
     wait_for(lambda: len(workspace.processes()) == 2, 60, "both services to be started")
     interrupt(up)
     talk, _ = up.communicate(timeout=60)
@@ -37,7 +37,7 @@ def test_ctrl_c_in_the_middle_of_up_leaves_nothing(preview: Running, workspace: 
 
 
 def test_sigterm_in_the_middle_of_up_leaves_nothing(preview: Running, workspace: Workspace) -> None:
-    up = workspace.start("up", "--preview")
+    up = workspace.start("up", "--local")
     wait_for(lambda: len(workspace.processes()) == 2, 60, "both services to be started")
     up.terminate()
     talk, _ = up.communicate(timeout=60)
@@ -46,18 +46,18 @@ def test_sigterm_in_the_middle_of_up_leaves_nothing(preview: Running, workspace:
 
 
 def test_up_after_a_killed_up_takes_over(preview: Running, workspace: Workspace) -> None:
-    up = workspace.start("up", "--preview")
+    up = workspace.start("up", "--local")
     wait_for(lambda: started(workspace, API), 60, "the API to be started")
     up.kill()
     up.wait()
-    again = workspace.kit("up", "--preview")
+    again = workspace.kit("up", "--local")
     assert again.returncode == 0, again.stderr
     assert len(workspace.processes()) == 2
 
 
 @pytest.mark.parametrize("name", [VLM, API])
 def test_a_service_that_dies_ends_the_wait_at_once(preview: Running, workspace: Workspace, name: str) -> None:
-    up = workspace.start("up", "--preview")
+    up = workspace.start("up", "--local")
     wait_for(lambda: started(workspace, API), 60, "the services to be started")
     os.kill(pids(workspace)[name], signal.SIGKILL)
     talk, _ = up.communicate(timeout=30)
@@ -69,14 +69,14 @@ def test_a_service_that_dies_ends_the_wait_at_once(preview: Running, workspace: 
 def test_a_config_that_paddlex_refuses_is_shown_with_its_last_lines(preview: Running, workspace: Workspace) -> None:
     config = workspace.path / "pipeline_config_vllm.yaml"
     config.write_text(config.read_text().replace("backend: vllm-server", "backend: vllm"))
-    check_error(workspace.kit("up", "--preview"), ExitCode.START, f"{API} died", "vllm")
+    check_error(workspace.kit("up", "--local"), ExitCode.START, f"{API} died", "vllm")
     assert workspace.processes() == []
     assert "vllm" in workspace.kit("logs", API).stdout, "the log is still there to be read"
 
 
 @pytest.mark.parametrize("name", [VLM, API])
 def test_status_after_a_death(preview: Running, workspace: Workspace, name: str) -> None:
-    assert workspace.kit("up", "--preview").returncode == 0
+    assert workspace.kit("up", "--local").returncode == 0
     os.kill(pids(workspace)[name], signal.SIGKILL)
     wait_for(lambda: len(workspace.processes()) == 1, 10, "the death")
     status = workspace.kit("status", "--json")
@@ -85,7 +85,7 @@ def test_status_after_a_death(preview: Running, workspace: Workspace, name: str)
     assert states == {name: "exited", ({API, VLM} - {name}).pop(): "ready"}
     if name == VLM:
         check_error(workspace.kit("parse", SAMPLES / "invoice.png"), ExitCode.FAILED, "the API does not reach the VLM server")
-    again = workspace.kit("up", "--preview")
+    again = workspace.kit("up", "--local")
     assert again.returncode == 0 and "it was stopped" in again.stderr
     assert workspace.kit("parse", SAMPLES / "invoice.png").returncode == 0
 
@@ -104,7 +104,7 @@ def test_no_disk_for_the_preview(tmp_path: Path, workspace: Workspace) -> None:
     if mounted.returncode:
         pytest.skip(f"needs to mount a small file system: {mounted.stderr.strip()}")
     try:
-        done = workspace.kit("up", "--preview")
+        done = workspace.kit("up", "--local")
         check_error(done, ExitCode.ENVIRONMENT, "not enough disk space", "50 MiB are free")
         assert [path.name for path in home.iterdir() if path.is_dir()] == []
     finally:
@@ -115,7 +115,7 @@ def test_ctrl_c_in_the_middle_of_the_installation_leaves_nothing(workspace: Work
     home = workspace.path / ".kit" / "preview"
     home.unlink()
     home.mkdir()
-    up = workspace.start("up", "--preview")
+    up = workspace.start("up", "--local")
     wait_for(lambda: any(home.glob("*-venv/bin/pip")), 60, "the installation to begin")
     interrupt(up)
     talk, _ = up.communicate(timeout=60)

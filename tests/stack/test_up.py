@@ -57,7 +57,7 @@ def test_the_readmes_python_works_when_pasted(preview: Running) -> None:
 
 def test_a_second_up_is_a_no_op_that_says_so(preview: Running) -> None:
     before = json.loads(preview.workspace.kit("status", "--json").stdout)
-    again = preview.workspace.kit("up", "--preview")
+    again = preview.workspace.kit("up", "--local")
     assert again.returncode == 0 and "already up: nothing to do" in again.stderr
     after = json.loads(preview.workspace.kit("status", "--json").stdout)
     assert [s["detail"] for s in after["services"]] == [s["detail"] for s in before["services"]]
@@ -102,7 +102,7 @@ def test_down_leaves_no_process_and_no_port_and_the_next_up_is_quick(tmp_path) -
     space = make_workspace(tmp_path / "")
     try:
         start = time.monotonic()
-        up = space.kit("up", "--preview")
+        up = space.kit("up", "--local")
         seconds = time.monotonic() - start
         assert up.returncode == 0, up.stderr
         # The bound is the promise of the README, five times what it takes on two idle cores.
@@ -116,17 +116,17 @@ def test_down_leaves_no_process_and_no_port_and_the_next_up_is_quick(tmp_path) -
 
 
 def test_a_changed_configuration_is_taken_up(workspace: Workspace) -> None:
-    assert workspace.kit("up", "--preview").returncode == 0
+    assert workspace.kit("up", "--local").returncode == 0
     config = workspace.path / "pipeline_config_vllm.yaml"
     config.write_text(config.read_text().replace("use_chart_recognition: False", "use_chart_recognition: True"))
-    again = workspace.kit("up", "--preview")
+    again = workspace.kit("up", "--local")
     assert again.returncode == 0
     assert "of another configuration" in again.stderr and "already up" not in again.stderr
-    assert "already up" in workspace.kit("up", "--preview").stderr
+    assert "already up" in workspace.kit("up", "--local").stderr
 
 
 def test_two_ups_at_once_start_one_service(workspace: Workspace) -> None:
-    both = [workspace.start("up", "--preview") for _ in range(2)]
+    both = [workspace.start("up", "--local") for _ in range(2)]
     talk = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], talk
     assert sum("already up" in text for text in talk) == 1
@@ -136,6 +136,6 @@ def test_two_ups_at_once_start_one_service(workspace: Workspace) -> None:
 def test_it_writes_nowhere_but_below_its_own_folder(workspace: Workspace, tmp_path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    assert workspace.kit("up", "--preview", HOME=str(home)).returncode == 0
+    assert workspace.kit("up", "--local", HOME=str(home)).returncode == 0
     changed = [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
     assert changed == []

@@ -88,11 +88,11 @@ def test_port_of_another_program_is_named(workspace: Workspace) -> None:
         try:
             while ports.is_free("127.0.0.1", port):
                 pass
-            done = workspace.kit("up", "--preview", API_PORT=str(port))
+            done = workspace.kit("up", "--local", API_PORT=str(port))
             check_error(
                 done, ExitCode.PORT, f"port {port} is held by python3", f"pid {other.pid}", f"API_PORT={port + 1} ./kit up"
             )
-            done = workspace.kit("up", "--preview", PREVIEW_VLM_PORT=str(port))
+            done = workspace.kit("up", "--local", PREVIEW_VLM_PORT=str(port))
             check_error(done, ExitCode.PORT, f"port {port} is held by", f"PREVIEW_VLM_PORT={port + 1}")
         finally:
             other.kill()
@@ -102,9 +102,9 @@ def test_port_of_another_program_is_named(workspace: Workspace) -> None:
 def test_a_pipeline_config_that_is_none(workspace: Workspace) -> None:
     for text in ("", "just text", "a: [1", "SubModules: {}"):
         (workspace.path / "bad.yaml").write_text(text)
-        done = workspace.kit("up", "--preview", PIPELINE_CONFIG="./bad.yaml")
+        done = workspace.kit("up", "--local", PIPELINE_CONFIG="./bad.yaml")
         check_error(done, ExitCode.USAGE, "bad.yaml is not a pipeline config")
-    check_error(workspace.kit("up", "--preview", PIPELINE_CONFIG="./none.yaml"), ExitCode.USAGE, "none.yaml: No such file")
+    check_error(workspace.kit("up", "--local", PIPELINE_CONFIG="./none.yaml"), ExitCode.USAGE, "none.yaml: No such file")
 
 
 def test_the_readme_names_every_verb_and_no_other() -> None:

@@ -18,6 +18,9 @@ SEEN = {
     "no-kv-cache": "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
     "gpu-out-of-memory": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB.",
     "no-nvidia-runtime": 'could not select device driver "nvidia" with capabilities: [[gpu]]',
+    "no-nvidia-driver": "error running hook: exit status 1, stdout: , stderr: nvidia-container-cli: initialization error: nvml "
+    "error: driver not loaded: unknown",
+    "engine-too-old": "can't set healthcheck.start_interval as feature require Docker Engine v25 or later",
     "gpu-image-mismatch": "RuntimeError: CUDA error: no kernel image is available for execution on the device",
     "model-hub-unreachable": "Exception: No model hoster is available! Please check your network connection",
     "unknown-model": "ValueError: Unknown model: PaddleOCR-VL-1.6-0.9B",

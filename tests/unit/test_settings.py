@@ -28,9 +28,16 @@ def test_compose_reads_every_setting_that_the_table_says_it_reads() -> None:
     assert set(variables_of(ROOT / "compose.yaml")) == wanted
 
 
-def test_every_variable_of_compose_has_a_default() -> None:
-    names = set(re.findall(r"\$\{(\w+)", (ROOT / "compose.yaml").read_text()))
-    assert names == set(variables_of(ROOT / "compose.yaml"))
+@pytest.mark.parametrize("file", ["compose.yaml", "compose.preview.yaml"])
+def test_every_variable_of_compose_has_a_default(file: str) -> None:
+    names = set(re.findall(r"\$\{(\w+)", (ROOT / file).read_text()))
+    assert names == set(variables_of(ROOT / file))
+
+
+def test_the_preview_in_containers_has_the_defaults_of_the_table() -> None:
+    used = variables_of(ROOT / "compose.preview.yaml")
+    assert used == {name: SETTINGS[name].default for name in used}
+    assert all(SETTINGS[name].used_by in ("preview", "both") for name in used)
 
 
 def test_rendered_files_are_up_to_date() -> None:

@@ -72,6 +72,20 @@ FAILURES: tuple[Failure, ...] = (
         "Docker Engine 20.10, 26 and 28 measured",
     ),
     Failure(
+        "no-nvidia-driver",
+        r"nvidia-container-cli: .*(nvml error|driver)|error running hook.*nvidia",
+        "Docker found the NVIDIA Container Toolkit, but no working NVIDIA driver",
+        "nvidia-smi must work on the host first: install or reload the driver",
+        "Docker Engine 26 measured with a failing hook",
+    ),
+    Failure(
+        "engine-too-old",
+        r"start_interval as feature require Docker Engine v25",
+        "this Docker engine is older than 25",
+        "add the override: docker compose -f compose.yaml -f compose.engine-20.yaml up -d (./kit up does it by itself)",
+        "Docker Engine 20.10 measured",
+    ),
+    Failure(
         "gpu-image-mismatch",
         r"no kernel image is available for execution on the device|sm_120 is not compatible",
         "the image was built for another GPU generation",

@@ -122,7 +122,16 @@ SECTIONS: tuple[tuple[str, tuple[Setting, ...]], ...] = (
     ),
     (
         "CPU preview",
-        (Setting("PREVIEW_VLM_PORT", "8118", "port of the preview's stand-in VLM server, on 127.0.0.1", "preview", _port),),
+        (
+            Setting(
+                "PREVIEW_VLM_PORT",
+                "8118",
+                "port of the stand-in VLM server, on 127.0.0.1; for the preview as processes, containers need none",
+                "preview",
+                _port,
+            ),
+            Setting("PREVIEW_BASE_IMAGE", "python:3.11-slim", "image on which the preview's images are built", "preview"),
+        ),
     ),
 )  # fmt: skip
 

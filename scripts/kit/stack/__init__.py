@@ -27,6 +27,7 @@ class Service:
     seconds: float | None = None
     detail: str = ""
     last_line: str = ""
+    restarts: int = 0  # by Docker, after it died
 
     @property
     def runs(self) -> bool:

@@ -1,12 +1,15 @@
-"""The GPU stack: compose.yaml by Docker Compose."""
+"""The two containers by Docker Compose: compose.yaml for a GPU, compose.preview.yaml for the CPU preview."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +22,23 @@ from kit.stack import SERVICES, Report, Service, plain_lines
 from kit.stack.local import port_taken
 
 ASK_TIMEOUT = 20.0  # seconds, for a question to the engine
+FILES_LABEL = "com.docker.compose.project.config_files"
+KEPT_LINES = 5000  # of each log, when a start has failed
+OLD_ENGINE = 25  # engines below refuse start_interval; compose.engine-20.yaml does without
 
 
 class ComposeStack:
     """See kit.stack.Stack. Every command that changes something is echoed before it runs."""
 
-    label = "GPU stack (Docker Compose)"
-
-    def __init__(self, root: Path, settings: Settings) -> None:
+    def __init__(self, root: Path, settings: Settings, *, preview: bool = False) -> None:
+        self.label = "CPU preview (Docker Compose)" if preview else "GPU stack (Docker Compose)"
         self.root = root
+        self.file = root / ("compose.preview.yaml" if preview else "compose.yaml")
         self.settings = settings
         self.url = settings.api_url
         self._up: subprocess.Popen[str] | None = None
         self._up_output: list[str] = []
+        self._reader: threading.Thread | None = None
 
     # --- what is
 
@@ -41,11 +48,16 @@ class ComposeStack:
         return [self._service(name, containers.get(name)) for name in SERVICES]
 
     def is_current(self) -> bool:
-        """Compose itself compares: the hash of each service's configuration is a label of its container."""
+        """Compose compares its own configuration: a hash of it is a label of each container.
+
+        The hash knows the paths of mounted files, not what is in them: services
+        read those at their start, so a file changed since then counts too.
+        """
         wanted = dict(line.split() for line in self._ask("config", "--hash", "*").splitlines())
-        labels = [c["Config"]["Labels"] for c in self._containers()]
+        containers = self._containers()
+        labels = [c["Config"]["Labels"] for c in containers]
         running = {entry["com.docker.compose.service"]: entry["com.docker.compose.config-hash"] for entry in labels}
-        return wanted == running
+        return wanted == running and not any(_files_changed(container) for container in containers)
 
     def tail(self, service: str, lines: int) -> list[str]:
         text = self._ask("logs", "--no-color", "--no-log-prefix", "--tail", str(lines), service, quiet=True)
@@ -75,20 +87,32 @@ class ComposeStack:
             argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, cwd=self.root,
             start_new_session=True,
         )  # fmt: skip
-        threading.Thread(target=self._read_up, args=(self._up, report), daemon=True).start()
+        self._reader = threading.Thread(target=self._read_up, args=(self._up, report), daemon=True)
+        self._reader.start()
 
     def down(self) -> list[str]:
+        started = self._up is not None
+        if started:  # and came to nothing: the logs go with the containers, so keep what they say
+            self._keep_logs()
         if self._up and self._up.poll() is None:
             self._up.kill()
             self._up.wait()
         running = [service.name for service in self.ps_quiet() if service.state != "absent"]
-        if running:
+        # Also what was made and never started, such as after a GPU failure: it holds names and a network.
+        if running or started or self._containers():
             argv = self._argv("down", "--remove-orphans")
             console.echo(argv)
             done = subprocess.run(argv, cwd=self.root, text=True, capture_output=True, stdin=subprocess.DEVNULL)
             if done.returncode:
                 raise _failed("docker compose down", done.stderr.splitlines())
         return running
+
+    def _keep_logs(self) -> None:
+        folder = self.root / ".kit" / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in SERVICES:
+            if lines := self.tail(name, KEPT_LINES):
+                (folder / f"{name}.log").write_text("\n".join(lines) + "\n")
 
     def ps_quiet(self) -> list[Service]:
         """ps, without judging an `up` that failed."""
@@ -98,46 +122,71 @@ class ComposeStack:
     # --- Docker
 
     def _argv(self, *words: str) -> list[str]:
-        return ["docker", "compose", "--project-directory", str(self.root), *words]
+        return ["docker", "compose", "--project-directory", str(self.root), *self._files, *words]
+
+    @cached_property
+    def _files(self) -> list[str]:
+        """Options that name the Compose files. None where Compose's own choice will do: it also reads a compose.override.yaml."""
+        done = self._run(["docker", "version", "--format", "{{.Server.Version}}"])
+        major = re.match(r"\d+", done.stdout)
+        old = bool(major) and int(major[0]) < OLD_ENGINE
+        gpu = self.file.name == "compose.yaml"
+        if gpu and not old:
+            return []
+        override = self.root / "compose.override.yaml"
+        files = [
+            self.file,
+            *([override] if gpu and override.exists() else []),
+            *([self.root / "compose.engine-20.yaml"] if old else []),
+        ]
+        return [word for file in files for word in ("--file", str(file))]
 
     def _ask(self, *words: str, quiet: bool = False) -> str:
         try:
-            done = subprocess.run(
-                self._argv(*words), capture_output=True, text=True, timeout=ASK_TIMEOUT, cwd=self.root, stdin=subprocess.DEVNULL
-            )
-        except subprocess.TimeoutExpired:
+            done = self._run(self._argv(*words))
+        except KitError:
             if quiet:
                 return ""
-            raise KitError(
-                f"docker compose {words[0]} gave no answer within {ASK_TIMEOUT:.0f} s",
-                "the Docker engine may hang: sudo systemctl restart docker",
-                ExitCode.ENVIRONMENT,
-            ) from None
+            raise
         if done.returncode and not quiet:
             raise _failed(f"docker compose {words[0]}", done.stderr.splitlines())
         return done.stdout
+
+    def _run(self, argv: list[str]) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                argv, capture_output=True, text=True, timeout=ASK_TIMEOUT, cwd=self.root, stdin=subprocess.DEVNULL
+            )
+        except subprocess.TimeoutExpired:
+            raise KitError(
+                f"{' '.join(argv[:2])} gave no answer within {ASK_TIMEOUT:.0f} s",
+                "the Docker engine may hang: sudo systemctl restart docker",
+                ExitCode.ENVIRONMENT,
+            ) from None
 
     def _containers(self) -> list[dict[str, Any]]:
         ids = self._ask("ps", "--all", "--quiet").split()
         if not ids:
             return []
-        done = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, timeout=ASK_TIMEOUT)
-        return json.loads(done.stdout or "[]")
+        found = json.loads(self._run(["docker", "inspect", *ids]).stdout or "[]")
+        # COMPOSE_PROJECT_NAME can put both stacks into one project; the files tell them apart.
+        return [container for container in found if self.file in _compose_files(container)]
 
     def _service(self, name: str, container: dict[str, Any] | None) -> Service:
         if container is None:
             return Service(name, "absent")
         state = container["State"]
         last = (self.tail(name, 1) or [""])[0]
-        detail = f"container {container['Id'][:12]}"
-        # A container that has died once is being restarted for ever: say so at once.
-        if state["Status"] in ("exited", "dead", "restarting") or container["RestartCount"]:
+        detail, restarts = f"container {container['Id'][:12]}", container["RestartCount"]
+        if restarts:
+            detail += f", restarted {restarts} time{'s' if restarts > 1 else ''}"
+        if state["Status"] in ("exited", "dead", "restarting"):
             return Service(name, "exited", None, f"{detail}, exit status {state['ExitCode']}", last)
         if state["Status"] == "created":
             return Service(name, "absent", None, "waits for the VLM", last)
         health = state.get("Health", {}).get("Status", "healthy")
         known = {"healthy": "ready", "starting": "starting", "unhealthy": "unhealthy"}
-        return Service(name, known[health], _age(state["StartedAt"]), detail, last)
+        return Service(name, known.get(health, "ready"), _age(state["StartedAt"]), detail, last, restarts)
 
     def _read_up(self, process: subprocess.Popen[str], report: Report) -> None:
         for line in process.stdout or ():
@@ -147,18 +196,33 @@ class ComposeStack:
 
     def _check_up(self) -> None:
         if self._up and self._up.poll():
+            if self._reader:
+                self._reader.join(2)  # the reason stands in the last lines
             raise _failed("docker compose up", self._up_output)
 
 
 def _failed(command: str, lines: list[str]) -> KitError:
     lines = [line for line in lines if line.strip()]
     known = explain(lines)
+    code = ExitCode.START if not known else ExitCode.PORT if known.name == "port-taken" else ExitCode.ENVIRONMENT
     return KitError(
         f"{command} failed: {known.cause if known else (lines or ['no output'])[-1]}",
         known.fix if known else "run it by hand to see all of it",
-        ExitCode.ENVIRONMENT if known else ExitCode.START,
+        code,
         detail=tuple(lines[-10:]),
     )
+
+
+def _compose_files(container: dict[str, Any]) -> list[Path]:
+    """The Compose files from which a container was made."""
+    return [Path(name).resolve() for name in container["Config"]["Labels"].get(FILES_LABEL, "").split(",")]
+
+
+def _files_changed(container: dict[str, Any]) -> bool:
+    """True when a file mounted from this machine was written after the container's start."""
+    files = [Path(mount["Source"]) for mount in container["Mounts"] if mount["Type"] == "bind"]
+    age = _age(container["State"]["StartedAt"])
+    return any(not file.exists() or time.time() - file.stat().st_mtime < age for file in files)
 
 
 def _age(started: str) -> float:

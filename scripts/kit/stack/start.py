@@ -37,7 +37,8 @@ def _wait(stack: Stack, board: console.Board, sample: Path, timeout: float) -> P
         services = stack.ps()
         board.show(services)
         for service in services:
-            if service.state == "exited":
+            # Docker would restart what dies at its start for ever: once is enough to say so.
+            if service.state == "exited" or (service.restarts and service.state != "ready"):
                 raise died(stack, service)
         if all(service.state == "ready" for service in services):
             break

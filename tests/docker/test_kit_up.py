@@ -1,0 +1,135 @@
+"""./kit on a real Docker engine: what it starts, sees, says and leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from base_image import make_base_image
+from engine import Engine
+from kit.errors import ExitCode
+from project import GPUS
+from support import API, VLM, Workspace, make_workspace, wait_for
+
+Kit = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# Runs stack.start.bring_up on the GPU stack as cli.main does; ./kit itself chooses that stack only where NVML shows a GPU.
+GPU_UP = """
+import os, sys
+from pathlib import Path
+from kit import cli, console, errors
+from kit.catalog.settings import Settings
+from kit.stack import start
+from kit.stack.compose import ComposeStack
+try:
+    page = start.bring_up(ComposeStack(cli.ROOT, Settings(cli.ROOT, os.environ)), cli.SAMPLE, 90)
+    console.data(page.markdown)
+except errors.KitError as error:
+    console.error(error)
+    sys.exit(int(error.code))
+"""
+
+
+@pytest.fixture
+def space(engine: Engine, tmp_path: Path) -> Iterator[Workspace]:
+    """A clone whose ./kit reaches the private engine; everything of it is taken down afterwards."""
+    (tmp_path / "clone").mkdir()
+    space = make_workspace(tmp_path / "clone")
+    space.environment |= engine.environment | {"API_PORT": "8085", "COMPOSE_PROJECT_NAME": "kit-up"} | GPUS
+    yield space
+    inside(engine, space, space.path / "kit", "down")
+    assert engine.docker("ps", "--all", "--quiet", "--filter", "label=com.docker.compose.project=kit-up") == ""
+    assert engine.docker("network", "ls", "--quiet", "--filter", "label=com.docker.compose.project=kit-up") == ""
+
+
+def inside(engine: Engine, space: Workspace, *argv: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run a program on the engine's own network, where the published ports are."""
+    return engine.call_inside([str(word) for word in argv], env=space.environment, cwd=space.path, timeout=timeout)
+
+
+def gpu_up(engine: Engine, space: Workspace) -> subprocess.CompletedProcess[str]:
+    python = space.path / ".kit" / "venv" / "bin" / "python"
+    space.environment["PYTHONPATH"] = str(space.path / "scripts")
+    return inside(engine, space, python, "-c", GPU_UP)
+
+
+def status(engine: Engine, space: Workspace) -> dict:
+    return json.loads(inside(engine, space, space.path / "kit", "status", "--json").stdout)
+
+
+def test_the_gpu_stack_comes_up_is_seen_and_goes_down(engine: Engine, space: Workspace) -> None:
+    up = gpu_up(engine, space)
+    assert up.returncode == 0, up.stderr
+    assert "A stub's answer" in up.stdout
+    assert "$ docker compose" in up.stderr and " up --detach" in up.stderr, "what changes the machine is echoed"
+    old = int(engine.version.split(".")[0]) < 25
+    assert ("compose.engine-20.yaml" in up.stderr) is old
+
+    seen = status(engine, space)
+    assert seen["ready"] is True and seen["stack"] == "GPU stack (Docker Compose)"
+    assert {service["name"]: service["state"] for service in seen["services"]} == {VLM: "ready", API: "ready"}
+    logs = inside(engine, space, space.path / "kit", "logs", VLM)
+    assert logs.returncode == 0 and logs.stdout.strip()
+
+    down = inside(engine, space, space.path / "kit", "down")
+    assert f"stopped: {VLM}, {API}" in down.stderr
+    assert status(engine, space)["ready"] is False
+
+
+def test_a_vlm_that_was_killed_is_back_and_seen_as_ready(engine: Engine, space: Workspace) -> None:
+    assert gpu_up(engine, space).returncode == 0
+    container = json.loads(inside(engine, space, "docker", "inspect", f"kit-up-{VLM}-1").stdout)[0]
+    os.kill(container["State"]["Pid"], 9)  # `docker kill` would count as a stop by hand
+    wait_for(lambda: status(engine, space)["ready"], 60, "the VLM to be back")
+    assert "restarted 1 time" in json.dumps(status(engine, space))
+
+
+def test_a_gpu_that_docker_cannot_hand_over_is_explained_and_nothing_is_left(engine: Engine, space: Workspace) -> None:
+    engine.gpu_failure.write_text("nvidia-container-cli: initialization error: nvml error: driver not loaded: unknown")
+    try:
+        up = gpu_up(engine, space)
+    finally:
+        engine.gpu_failure.unlink()
+    assert up.returncode == ExitCode.ENVIRONMENT, up.stderr
+    assert "no working NVIDIA driver" in up.stderr and "hint: nvidia-smi must work" in up.stderr
+
+
+def test_a_port_that_is_taken_is_named_before_anything_starts(engine: Engine, space: Workspace) -> None:
+    listen = "import socket; s = socket.create_server(('127.0.0.1', 8085)); print('listening', flush=True); s.accept()"
+    argv = ["nsenter", f"--net={engine.network}", "python3", "-c", listen]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "listening\n"
+            up = gpu_up(engine, space)
+        finally:
+            other.kill()
+    assert up.returncode == ExitCode.PORT, up.stderr
+    assert f"port 8085 is held by python3 (pid {other.pid}" in up.stderr
+
+
+def test_a_container_that_dies_at_its_start_ends_the_wait_and_leaves_its_log(engine: Engine, space: Workspace) -> None:
+    override = space.path / "compose.override.yaml"
+    override.write_text(
+        f"services: {{{VLM}: {{command: [sh, -c, 'echo no kernel image is available for execution on the device; exit 3']}}}}\n"
+    )
+    up = gpu_up(engine, space)
+    assert up.returncode in (ExitCode.START, ExitCode.ENVIRONMENT), up.stderr
+    assert "the image was built for another GPU generation" in up.stderr and "sm120" in up.stderr
+    assert "no kernel image" in (space.path / ".kit" / "logs" / f"{VLM}.log").read_text()
+
+
+def test_the_preview_in_containers(engine: Engine, space: Workspace) -> None:
+    if engine.flavour.name != "current":
+        pytest.skip("built once, on the current engine")
+    space.environment["PREVIEW_BASE_IMAGE"] = make_base_image(engine)
+    up = inside(engine, space, space.path / "kit", "up", "--preview", timeout=900)
+    assert up.returncode == 0, up.stderr
+    assert up.stdout.startswith("# Invoice 2026-0117")
+    assert "not PaddleOCR-VL" in up.stderr
+    again = inside(engine, space, space.path / "kit", "up", "--preview")
+    assert again.returncode == 0 and "already up" in again.stderr
+    assert status(engine, space)["stack"] == "CPU preview (Docker Compose)"
