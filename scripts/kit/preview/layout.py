@@ -227,9 +227,7 @@ def _labels(graph: Graph, boxes: str, blocks: Blocks, page: str, thresholds: Seq
     kept = graph.op("Greater", blocks.scores, graph.floats(thresholds[LABELS.index("doc_title")]))
     document_title = graph.all_of(graph.any_of(document_title, masthead), kept)
     plain = graph.op("Gather", graph.ints([LABELS.index(label) for label in CDLA_LABELS]), blocks.classes)
-    return graph.op(
-        "Where", document_title, graph.floats(float(LABELS.index("doc_title"))), graph.to_float(plain)
-    )
+    return graph.op("Where", document_title, graph.floats(float(LABELS.index("doc_title"))), graph.to_float(plain))
 
 
 def reading_order(graph: Graph, boxes: str, page: str) -> str:
@@ -244,9 +242,7 @@ def reading_order(graph: Graph, boxes: str, page: str) -> str:
     width, middle = graph.op("Sub", x2, x1), graph.op("Add", y1, y2)
     page_width = graph.op("Gather", page, graph.ints(0), axis=0)
     narrower = graph.op("Min", graph.as_column(width), graph.as_row(width))
-    same_column = graph.op(
-        "Greater", graph.overlap(x1, x2), graph.op("Mul", narrower, graph.floats(0.2))
-    )
+    same_column = graph.op("Greater", graph.overlap(x1, x2), graph.op("Mul", narrower, graph.floats(0.2)))
     side_by_side = graph.op("Greater", graph.overlap(y1, y2), graph.floats(0.0))
     side_by_side = graph.to_float(graph.op("And", side_by_side, graph.op("Not", same_column)))
     alone = graph.op("Less", graph.op("ReduceSum", side_by_side, graph.ints([0]), keepdims=0), graph.floats(0.5))

@@ -27,9 +27,7 @@ def ink(graph: Graph, image: str) -> str:
     grey = graph.op("ReduceMean", image, axes=[1], keepdims=1)
     around = graph.op("AveragePool", grey, kernel_shape=[31, 31], pads=[15] * 4)
     darker = graph.op("Sub", around, grey)
-    light_on_dark = graph.all_of(
-        graph.op("Less", darker, graph.floats(-CONTRAST)), graph.op("Less", around, graph.floats(0.3))
-    )
+    light_on_dark = graph.all_of(graph.op("Less", darker, graph.floats(-CONTRAST)), graph.op("Less", around, graph.floats(0.3)))
     marks = graph.to_float(graph.any_of(graph.op("Greater", darker, graph.floats(CONTRAST)), light_on_dark))
     for kernel in ((25, 1), (1, 41)):  # vertical and horizontal rules: long runs of ink
         run = graph.op("AveragePool", marks, kernel_shape=list(kernel), pads=[side // 2 for side in kernel] * 2)
@@ -111,5 +109,3 @@ def _uncovered(graph: Graph, marks: str, boxes: str, slack: float) -> str:
 
     rows = graph.op("Transpose", near(ys, y1, y2), perm=[1, 0])
     return graph.op("Relu", graph.op("Sub", marks, graph.op("MatMul", rows, near(xs, x1, x2))))
-
-

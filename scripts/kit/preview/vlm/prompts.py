@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.preview.vlm.ocr import Reader, rows_of
+from kit.preview.vlm.lines import rows_of
+from kit.preview.vlm.ocr import Reader
 from kit.preview.vlm.paragraphs import flowing_text
 from kit.preview.vlm.tables import TableStructure, table_otsl
 

@@ -59,6 +59,9 @@ class Pool:
             raise QueueFull
         self._waiting += 1
         try:
+            # uvicorn stops reading from a client after a large body and so would
+            # not notice that it has gone; asking makes it read on.
+            await client.is_disconnected()
             await self._free.acquire()
         finally:
             self._waiting -= 1
@@ -164,9 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before the port opens: whoever sees /health answer finds every model loaded.
     workers = recognizers(options.workers, options.table_model)
     app = make_app(Pool(workers, options.max_waiting), options.model_name)
-    uvicorn.run(
-        app, host=options.host, port=options.port, access_log=False, timeout_graceful_shutdown=STOP_WITHIN
-    )
+    uvicorn.run(app, host=options.host, port=options.port, access_log=False, timeout_graceful_shutdown=STOP_WITHIN)
     return 0
 
 
