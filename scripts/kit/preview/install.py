@@ -78,9 +78,9 @@ class Installation:
     def _build_layout(self, config: dict[str, Any], report: Report) -> None:
         source = self.weights_dir / weights.LAYOUT.file_name
         threshold = config["SubModules"]["LayoutDetection"].get("threshold")
-        stamp = hashlib.sha256(
-            json.dumps([weights.LAYOUT.sha256, (HERE / "layout.py").read_text(), threshold], sort_keys=True, default=str).encode()
-        ).hexdigest()
+        builder = [part.read_text() for part in sorted(HERE.glob("layout*.py"))]
+        made_from = json.dumps([weights.LAYOUT.sha256, builder, threshold], sort_keys=True, default=str)
+        stamp = hashlib.sha256(made_from.encode()).hexdigest()
         stamp_file = self.layout_dir / "kit-stamp"
         if stamp_file.exists() and stamp_file.read_text() == stamp:
             return
