@@ -58,7 +58,7 @@ class Workspace:
         return subprocess.Popen(
             [self.path / "kit", *arguments],
             env=self.environment | environment, cwd=self.path, text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=heed_ctrl_c,
         )  # fmt: skip
 
     def processes(self) -> list[str]:
@@ -135,6 +135,11 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
         time.sleep(0.1)
+
+
+def heed_ctrl_c() -> None:
+    """A run in the background starts its children deaf to SIGINT; a user's terminal does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:

@@ -122,7 +122,7 @@ def _logs(arguments: argparse.Namespace) -> None:
 
 
 def _parse(arguments: argparse.Namespace) -> None:
-    url = (arguments.url or Settings(ROOT, os.environ).api_url).rstrip("/")
+    url = (arguments.url or LocalStack(ROOT, Settings(ROOT, os.environ)).url).rstrip("/")
     # Everything is looked at before anything is sent: a bad ninth file costs no eight parses.
     inputs = [documents.read(path) for path in arguments.files]
     names: dict[str, Path] = {}

@@ -7,8 +7,6 @@ import subprocess
 from pathlib import Path
 
 from kit import console, envs
-from kit.facts.docker import docker
-from kit.facts.gpus import gpus
 
 NEEDS_BYTES = 900 * 2**20  # `du -sm .kit/test-venv`, plus pip's temporary files
 
@@ -23,12 +21,13 @@ def run(root: Path, arguments: list[str]) -> int:
             needs_bytes=NEEDS_BYTES,
             report=lambda line: board.note(f"tests: {line}"),
         )
-    engine = docker()
-    console.say("unit    ✔ pure functions and command line")
-    console.say("stack   ✔ the CPU preview as real processes (the first run installs it)")
-    console.say("compose ✔ compose.yaml checked by the real Compose binary")
-    console.say(f"engine  {'✔ Docker ' + str(engine.engine) if engine.usable else '✖ ' + engine.problem}")
-    console.say(f"GPU     {'✔ ' + gpus()[0].name if gpus() else '✖ no NVIDIA GPU: official images are not run'}")
+    console.say("unit    ✔ pure functions, the command line, compose.yaml by the real Compose binary")
+    console.say("stack   ✔ the CPU preview as real processes; the first run installs it")
+    if os.geteuid() == 0 and (root / ".kit" / "test-engines" / "current").exists():
+        console.say("docker  ✔ compose.yaml and the preview's images on private engines of the tests' own")
+    else:
+        console.say("docker  ✖ as root on Debian: python3 tests/docker/engine.py install")
+    console.say("GPU     ✖ no test here runs the official images")
     argv = [str(envs.python_of(venv)), "-m", "pytest", *arguments]
     console.echo(argv)
     return subprocess.run(argv, cwd=root, env=os.environ | {"PYTHONPATH": str(root / "scripts")}).returncode

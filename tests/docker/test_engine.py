@@ -15,6 +15,7 @@ import pytest
 from base_image import make_tiny_image
 from debian import EngineUnavailable, Flavour, require
 from engine import FLAVOURS, leftovers, private_engine
+from support import heed_ctrl_c
 
 HERE = Path(__file__).resolve().parent
 HOLDER = """
@@ -101,7 +102,12 @@ def test_an_engine_in_use_is_no_orphan() -> None:
 def _holder() -> tuple[subprocess.Popen[str], str]:
     """Another process that holds an engine with a running container, and the engine's tag."""
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER], cwd=HERE, env=os.environ | {"PYTHONPATH": str(HERE)}, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER],
+        cwd=HERE,
+        env=os.environ | {"PYTHONPATH": str(HERE)},
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     )
     assert holder.stdout
     tag = holder.stdout.readline().strip()

@@ -13,7 +13,7 @@ import time
 import httpx
 import pytest
 from kit.errors import ExitCode
-from support import API, ROOT, VLM, Running, Workspace, make_workspace, wait_for
+from support import API, ROOT, SAMPLES, VLM, Running, Workspace, make_workspace, wait_for
 
 
 def test_up_shows_the_sample_page_on_stdout_and_talk_on_stderr(preview: Running) -> None:
@@ -72,6 +72,12 @@ def test_status(preview: Running) -> None:
     report = json.loads(preview.workspace.kit("status", "--json").stdout)
     assert report["ready"] is True and report["url"] == preview.url
     assert {service["name"]: service["state"] for service in report["services"]} == {API: "ready", VLM: "ready"}
+
+
+def test_later_commands_find_a_service_that_was_started_on_another_port(preview: Running) -> None:
+    status = preview.workspace.kit("status", "--json", API_PORT="")
+    assert json.loads(status.stdout)["url"] == preview.url
+    assert preview.workspace.kit("parse", SAMPLES / "invoice.png", API_PORT="").stdout.startswith("# Invoice 2026-0117")
 
 
 def test_logs(preview: Running) -> None:

@@ -43,7 +43,10 @@ class Stack(Protocol):
     """What the verbs need of a stack."""
 
     label: str  # what it is, in words
-    url: str  # where the API answers, without a path
+
+    @property
+    def url(self) -> str:
+        """Where the API answers, without a path."""
 
     def up(self, report: Report) -> None:
         """Start what does not run; returns as soon as it is started. report: progress, a line each."""

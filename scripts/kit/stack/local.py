@@ -42,12 +42,16 @@ class LocalStack:
     def __init__(self, root: Path, settings: Settings) -> None:
         self.root = root
         self.settings = settings
-        self.url = settings.api_url
         self.run = root / ".kit" / "run"
         self.logs = root / ".kit" / "logs"
         self.installation = Installation(root)
 
     # --- what is
+
+    @property
+    def url(self) -> str:
+        """Where the running API was told to listen; where nothing runs, where it would be."""
+        return self._state().get("url") or self.settings.api_url
 
     def ps(self) -> list[Service]:
         recorded = self._state().get("services", {})
@@ -90,7 +94,7 @@ class LocalStack:
         self.installation.install(config, report)
         self._require_ports()
         config_file = self._write_config(config)
-        self._write_state({"digest": self._digest(), "services": {}})
+        self._write_state({"digest": self._digest(), "url": self.settings.api_url, "services": {}})
         self._spawn(VLM, self._vlm_command(), self._environment(), self._vlm_port)
         self._spawn(API, self._api_command(config_file), self._environment(), self._api_port)
 
@@ -204,8 +208,8 @@ class LocalStack:
             return Service(name, "absent")
         if self._process(record) is None:
             return Service(name, "exited", detail=f"pid {record['pid']}", last_line=last)
-        host = self.settings.api_url.rpartition(":")[0] if name == API else f"http://{HOST}"
-        ready = health.answers(f"{host}:{record['port']}/health")
+        address = self.url if name == API else f"http://{HOST}:{record['port']}"
+        ready = health.answers(f"{address}/health")
         seconds = time.time() - record["started"]
         return Service(name, "ready" if ready else "starting", seconds, f"pid {record['pid']}", last)
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from kit import console, health
+from kit.api import ServiceError
 from kit.diagnose import explain
 from kit.errors import ExitCode, KitError
 from kit.health import Page
@@ -71,9 +72,17 @@ def died(stack: Stack, service: Service) -> KitError:
 
 
 def explained(stack: Stack, error: KitError) -> KitError:
-    """`error` with the cause that the services' logs show, where it is a known one."""
+    """`error` with the cause that the services' logs show, where the server hid it behind a 5xx and it is a known one."""
+    if not isinstance(error, ServiceError) or error.status < 500:
+        return error
     for service in stack.ps():
-        known = explain(stack.tail(service.name, 60))
+        known = explain(_since_success(stack.tail(service.name, 100)))
         if known:
             return KitError(f"{error.message}: {known.cause}", known.fix, error.code, error.detail)
     return error
+
+
+def _since_success(lines: list[str]) -> list[str]:
+    """The lines after the last page that was parsed: what stands before is another request's trouble."""
+    good = [number for number, line in enumerate(lines) if "POST /layout-parsing" in line and " 200" in line]
+    return lines[good[-1] + 1 :] if good else lines
