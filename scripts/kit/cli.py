@@ -147,7 +147,7 @@ def _parse(arguments: argparse.Namespace) -> None:
             console.data(parsed.markdown)
             pictures = sum(len(page.pictures) for page in parsed.pages)
             if pictures:
-                console.say(f"{pictures} pictures were not written: -o DIR keeps them")
+                console.say(f"not written: {pictures} picture{'s' if pictures > 1 else ''}; -o DIR keeps them")
 
 
 def _test(arguments: argparse.Namespace) -> int:

@@ -39,7 +39,7 @@ def test_pictures_are_written_beside_the_markdown(preview: Running, tmp_path: Pa
         assert f"paper_images/{picture.name}" in text
         assert picture.read_bytes()[:2] == b"\xff\xd8", "JPEG"
     without = preview.workspace.kit("parse", SAMPLES / "paper.pdf")
-    assert "pictures were not written: -o DIR keeps them" in without.stderr
+    assert "not written: 1 picture; -o DIR keeps them" in without.stderr
 
 
 def test_another_address(preview: Running) -> None:
