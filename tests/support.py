@@ -10,10 +10,13 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
 from kit.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,6 +130,28 @@ def check_error(done: subprocess.CompletedProcess[str], code: ExitCode, *parts: 
     assert "Traceback" not in done.stderr
     for part in parts:
         assert part in done.stderr
+
+
+def skip(reason: str) -> NoReturn:
+    """Leave a test out on a machine that cannot run it; CI can run all of them, and there it is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@contextmanager
+def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
+    """A file system of that size at `folder`, which exists; unmounted afterwards."""
+    if os.geteuid() != 0:
+        skip("needs root: mounts a small file system")
+    argv = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", folder]
+    mounted = subprocess.run(argv, capture_output=True, text=True)
+    if mounted.returncode:
+        skip(f"needs to mount a small file system: {mounted.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:

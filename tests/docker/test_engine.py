@@ -15,7 +15,7 @@ import pytest
 from base_image import make_tiny_image
 from debian import EngineUnavailable, Flavour, require
 from engine import FLAVOURS, leftovers, private_engine
-from support import heed_ctrl_c
+from support import heed_ctrl_c, skip
 
 HERE = Path(__file__).resolve().parent
 HOLDER = """
@@ -35,7 +35,7 @@ def machine() -> None:
     try:
         require(FLAVOURS["current"])
     except EngineUnavailable as error:
-        pytest.skip(str(error))
+        skip(str(error))
 
 
 def test_what_cannot_be_had_is_said_with_the_way_out() -> None:

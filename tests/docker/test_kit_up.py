@@ -122,9 +122,8 @@ def test_a_container_that_dies_at_its_start_ends_the_wait_and_leaves_its_log(eng
     assert "no kernel image" in (space.path / ".kit" / "logs" / f"{VLM}.log").read_text()
 
 
+@pytest.mark.parametrize("engine", ["current"], indirect=True)  # its images are built once
 def test_the_preview_in_containers(engine: Engine, space: Workspace) -> None:
-    if engine.flavour.name != "current":
-        pytest.skip("built once, on the current engine")
     space.environment["PREVIEW_BASE_IMAGE"] = make_base_image(engine)
     up = inside(engine, space, space.path / "kit", "up", "--preview", timeout=900)
     assert up.returncode == 0, up.stderr

@@ -24,6 +24,7 @@ from engine import Engine
 from kit.stack import API, VLM
 from PIL import Image
 from project import ROOT, Project
+from support import skip
 from tiny_vlm.image import PackagesUnavailable, build_image
 
 ANSWER = "tiny random model says OK"
@@ -45,7 +46,7 @@ def image(engine: Engine) -> str:
     try:
         build_image(engine, make_base_image(engine), name)
     except PackagesUnavailable as error:
-        pytest.skip(str(error))
+        skip(str(error))
     return name
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 from kit.errors import ExitCode
-from support import API, SAMPLES, VLM, Running, Workspace, check_error, interrupt, wait_for
+from support import API, SAMPLES, VLM, Running, Workspace, check_error, interrupt, small_disk, wait_for
 
 
 def pids(space: Workspace) -> dict[str, int]:
@@ -94,21 +93,14 @@ def test_an_encrypted_pdf_is_refused_before_it_is_sent(preview: Running, encrypt
     check_error(preview.workspace.kit("parse", encrypted_pdf), ExitCode.INPUT, "encrypted")
 
 
-def test_no_disk_for_the_preview(tmp_path: Path, workspace: Workspace) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root: mounts a small file system")
+def test_no_disk_for_the_preview(workspace: Workspace) -> None:
     home = workspace.path / ".kit" / "preview"
     home.unlink()
     home.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", home], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"needs to mount a small file system: {mounted.stderr.strip()}")
-    try:
+    with small_disk(home, 50):
         done = workspace.kit("up", "--local")
         check_error(done, ExitCode.ENVIRONMENT, "not enough disk space", "50 MiB are free")
         assert [path.name for path in home.iterdir() if path.is_dir()] == []
-    finally:
-        subprocess.run(["umount", home], check=True)
 
 
 def test_ctrl_c_in_the_middle_of_the_installation_leaves_nothing(workspace: Workspace) -> None:

@@ -7,7 +7,6 @@ import io
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,19 +18,12 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from support import ROOT, SAMPLES, free_port
 
-ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = ROOT / "samples"
 MODEL = "PaddleOCR-VL-0.9B"
 TITLE = (100, 130, 800, 210)  # places on invoice.png, pixels
 PARAGRAPH = (110, 430, 1220, 550)
 TABLE = (120, 597, 1205, 918)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from kit import envs
 from kit.errors import ExitCode, KitError
-from support import ROOT
+from support import ROOT, small_disk
 
 PLENTY = 1
 
@@ -124,20 +124,13 @@ def test_a_folder_that_may_not_be_written(bare: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing(bare: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root: mounts a small file system")
     (bare / ".kit").mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", bare / ".kit"], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"needs to mount a small file system: {mounted.stderr.strip()}")
-    try:
+    with small_disk(bare / ".kit", 20):
         done = run_kit(bare, "status")
         assert done.returncode == ExitCode.ENVIRONMENT
         assert "not enough disk space" in done.stderr and "20 MiB are free" in done.stderr
         assert "Traceback" not in done.stderr
         assert not (bare / ".kit" / "venv").exists()
-    finally:
-        subprocess.run(["umount", bare / ".kit"], check=True)
 
 
 def test_modules_of_the_callers_folder_do_not_shadow_ours(tmp_path: Path) -> None:
