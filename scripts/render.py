@@ -31,7 +31,7 @@ def settings_page() -> str:
 
 def cli_page() -> str:
     os.environ["COLUMNS"] = "100"
-    parser = cli._parser()
+    parser = cli.parser()
     verbs = parser._subparsers._group_actions[0].choices
     text = MADE + "# ./kit\n\nResults go to stdout, talk to stderr. `NO_COLOR` is respected.\n"
     for name, verb in verbs.items():

@@ -17,16 +17,16 @@ from support import API, VLM, Workspace, make_workspace, wait_for
 
 Kit = Callable[..., "subprocess.CompletedProcess[str]"]
 
-# Runs stack.start.bring_up on the GPU stack as cli.main does; ./kit itself chooses that stack only where NVML shows a GPU.
+# Runs stack.start.bring_up on the GPU stack as ./kit up does; ./kit itself chooses that stack only where NVML shows a GPU.
 GPU_UP = """
 import os, sys
 from pathlib import Path
-from kit import cli, console, errors
+from kit import console, errors, paths
 from kit.catalog.settings import Settings
 from kit.stack import start
 from kit.stack.compose import ComposeStack
 try:
-    page = start.bring_up(ComposeStack(cli.ROOT, Settings(cli.ROOT, os.environ)), cli.SAMPLE, 90)
+    page = start.bring_up(ComposeStack(paths.ROOT, Settings(paths.ROOT, os.environ)), paths.SAMPLE, 90)
     console.data(page.markdown)
 except errors.KitError as error:
     console.error(error)

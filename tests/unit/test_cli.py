@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from kit.errors import EXIT_MEANING, ExitCode
-from kit.facts import ports
-from support import API, ROOT, SAMPLES, Workspace, check_error, free_port
+from support import API, ROOT, SAMPLES, Workspace, check_error
 
 
 @pytest.mark.parametrize(
@@ -83,11 +82,11 @@ def test_a_reader_that_leaves_is_no_error(workspace: Workspace) -> None:
 
 
 def test_port_of_another_program_is_named(workspace: Workspace) -> None:
-    port = free_port()
-    with subprocess.Popen(["python3", "-m", "http.server", str(port), "--bind", "127.0.0.1"], stderr=subprocess.DEVNULL) as other:
+    # It chooses its port itself: a probe from here, at the moment of its bind, would take the port away.
+    listen = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); s.accept()"
+    with subprocess.Popen(["python3", "-c", listen], stdout=subprocess.PIPE, text=True) as other:
         try:
-            while ports.is_free("127.0.0.1", port):
-                pass
+            port = int(other.stdout.readline())
             done = workspace.kit("up", "--local", API_PORT=str(port))
             check_error(
                 done, ExitCode.PORT, f"port {port} is held by python3", f"pid {other.pid}", f"API_PORT={port + 1} ./kit up"

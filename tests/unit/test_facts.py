@@ -15,7 +15,7 @@ def test_no_nvidia_driver_means_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None
         raise gpus.pynvml.NVMLError(gpus.pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
     monkeypatch.setattr(gpus.pynvml, "nvmlInit", fail)
-    assert gpus.gpus() == ()
+    assert gpus.nvidia().gpus == ()
 
 
 def fake_docker(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs of this machine, by NVML's official Python binding."""
+"""NVIDIA driver and GPUs of this machine, by NVML's official Python binding."""
 
 from __future__ import annotations
 
@@ -18,16 +18,23 @@ class Gpu:
     capability: tuple[int, int]
 
 
-def gpus() -> tuple[Gpu, ...]:
-    """Every GPU that the NVIDIA driver shows; empty without a driver or a card."""
+@dataclass(frozen=True)
+class Nvidia:
+    """What the driver tells. gpus: empty without a driver or a card."""
+
+    gpus: tuple[Gpu, ...] = ()
+
+
+def nvidia() -> Nvidia:
+    """Ask the driver; never raises."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return ()
+        return Nvidia()
     try:
-        return tuple(_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
+        return Nvidia(tuple(_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())))
     except pynvml.NVMLError:
-        return ()
+        return Nvidia()
     finally:
         pynvml.nvmlShutdown()
 

@@ -1,0 +1,71 @@
+"""./kit up: start the service and wait until it has parsed a page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from kit import console, envs, health
+from kit.catalog.settings import Settings
+from kit.errors import KitError
+from kit.paths import ROOT, SAMPLE
+from kit.stack import Stack, start
+from kit.stack.choose import chosen
+from kit.stack.local import LocalStack
+from kit.verbs.arguments import Verbs, seconds
+
+LOCAL_TIMEOUT, COMPOSE_TIMEOUT = 300.0, 3600.0  # seconds; Compose may pull 23 GB, or build
+
+
+def add(verbs: Verbs) -> None:
+    parser = verbs.add_parser("up", help="start the service and wait until it has parsed a page")
+    parser.add_argument("--preview", action="store_true", help="the CPU preview, also where there is a GPU")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--local", action="store_true", help="the CPU preview as processes, also where Docker is")
+    how.add_argument("--docker", action="store_true", help="containers or nothing")
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="SECONDS", help="give up after so long (processes 300, containers 3600)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    settings = Settings(ROOT, os.environ)
+    (ROOT / ".kit").mkdir(exist_ok=True)
+    with envs.locked(ROOT / ".kit" / "up.lock", waiting=lambda: console.say("another ./kit up is under way; waiting for it")):
+        stack = chosen(settings, preview=arguments.preview, local=arguments.local, containers=arguments.docker)
+        if _serves(stack):
+            console.say("already up: nothing to do")
+            _where(stack)
+            return
+        if stack.down():
+            console.say("what ran was incomplete or of another configuration: it was stopped")
+        limit = LOCAL_TIMEOUT if isinstance(stack, LocalStack) else COMPOSE_TIMEOUT
+        page = start.bring_up(stack, SAMPLE, arguments.timeout or limit)
+    console.say(f"✔ serving: {SAMPLE.relative_to(ROOT)} was parsed in {page.seconds:.1f} s", "green")
+    _where(stack)
+    console.data(page.markdown)
+
+
+def _serves(stack: Stack) -> bool:
+    services = stack.ps()
+    if not all(service.state == "ready" for service in services) or not stack.is_current():
+        return False
+    try:
+        health.deep(stack.url, SAMPLE)
+    except KitError as error:
+        console.say(f"it runs, but does not work: {error.message}")
+        return False
+    return True
+
+
+def _where(stack: Stack) -> None:
+    body = f"""(printf '{{"fileType":1,"file":"'; base64 < '{SAMPLE}' | tr -d '\\n'; printf '"}}')"""
+    post = f"curl -sS -H 'Content-Type: application/json' --data-binary @- {stack.url}/layout-parsing"
+    console.say(
+        f"\nAPI     POST {stack.url}/layout-parsing\n"
+        f"health  GET  {stack.url}/health\n\n"
+        f"try it  {body} | {post}\n"
+        f"or      ./kit parse {SAMPLE.relative_to(ROOT)}\n"
+        f"stop    ./kit down\n"
+    )
