@@ -39,7 +39,9 @@ INDEX_VARIABLES = ("PIP_INDEX_URL", "PIP_TRUSTED_HOST", "HTTP_PROXY", "HTTPS_PRO
 
 
 def make_base_image(engine: Engine, name: str = NAME) -> str:
-    """Import the image into `engine`; its name."""
+    """Import the image into `engine`, once, so that what is built on it can be re-used; its name."""
+    if engine.docker("images", "--quiet", name):
+        return name
     with tempfile.TemporaryDirectory(prefix="kit-base-") as folder:
         root = Path(folder)
         _make_root(root)

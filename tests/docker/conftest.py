@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from engine import FLAVOURS, Engine, EngineUnavailable, private_engine
-from project import GPUS, OVERRIDE, Project, tag_stubs
+from project import CUT_OFF, GPUS, OVERRIDE, Project, tag_stubs
 from support import skip
 
 
@@ -32,8 +32,8 @@ def files(engine: Engine) -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def stack(engine: Engine, files: tuple[str, ...]) -> Iterator[Project]:
-    """Both services, up and healthy."""
-    project = Project(engine, *files, settings=GPUS)
+    """Both services, up and healthy; the VLM cut off from the outside, as for images with the model inside."""
+    project = Project(engine, *files, settings=GPUS | CUT_OFF)
     project.ask("up", "--detach", "--wait", "--wait-timeout", "90", "--pull", "never", timeout=120)
     yield project
     project.ask("down", "--volumes")

@@ -19,6 +19,7 @@ STUBS = Path(__file__).resolve().parent / "stubs"
 OVERRIDE = "compose.engine-20.yaml"
 # Not the same and not the default: so that a mix-up is seen.
 GPUS = {"API_GPU": "1", "VLM_GPU": "GPU-8a5c"}
+CUT_OFF = {"VLM_NETWORK_INTERNAL": "true"}
 COMMANDS = {API: "paddlex", VLM: "paddleocr"}
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from engine import Engine
@@ -73,6 +75,19 @@ def test_the_vlm_is_published_nowhere(stack: Project, engine: Engine) -> None:
         status, why = engine.get(f"http://{host}:8118/health")
         assert status == 0, f"{host}:8118 answers"
         assert "refused" in why or "Failed to connect" in why
+
+
+def test_the_vlm_can_be_cut_off_and_then_reaches_nothing_outside(stack: Project, engine: Engine) -> None:
+    outside = engine.call_inside(["ip", "-4", "route", "show", "default"]).stdout.split()[2]
+    server = ThreadingHTTPServer((outside, 0), BaseHTTPRequestHandler)  # answers 501, which is an answer
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        ask = f"curl -sS --noproxy '*' --max-time 3 -o /dev/null -w '%{{http_code}}' http://{outside}:{server.server_port}/"
+        assert stack.execute(API, ask).stdout == "501"  # the API fetches documents that are given by URL
+        assert stack.execute(VLM, ask).stdout == "000"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 # --- hardening

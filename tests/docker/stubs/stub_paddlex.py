@@ -20,6 +20,8 @@ parser.add_argument("--host", required=True)
 parser.add_argument("--port", type=int, required=True)
 parser.add_argument("--device")
 arguments = parser.parse_args()
+UNWELL = Path("/dev/shm/stub-unwell")  # while it exists, /health answers 503
+UNWELL.unlink(missing_ok=True)
 
 config = arguments.pipeline.read_bytes()
 # The image has no YAML parser; these two keys are all that the stub needs.
@@ -37,7 +39,7 @@ def ask_vlm():
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/health":
-            self.answer(200, {"logId": "stub", "errorCode": 0, "errorMsg": "Healthy"})
+            self.answer(503 if UNWELL.exists() else 200, {"logId": "stub", "errorCode": 0, "errorMsg": "Healthy"})
         else:
             self.answer(404, {"logId": "stub", "errorCode": 404, "errorMsg": "Not Found"})
 
