@@ -19,6 +19,8 @@ from kit.errors import ExitCode, KitError
 
 PATH = "/layout-parsing"
 CONNECT_TIMEOUT = 10.0  # seconds
+# Blocks that are pictures: they have no text of their own (paddlex 3.7.2, pipelines/paddleocr_vl).
+PICTURES = {"image", "header_image", "footer_image", "chart", "seal"}
 
 
 class ServiceError(KitError):
@@ -38,7 +40,8 @@ def layout_parsing(
     url: the service's address without a path. timeout: seconds until the whole
     reply is there. options: more fields of the request, as upstream names them.
     Raises KitError (UNREACHABLE) when nothing answers there, ServiceError when
-    the answer is an error or not of this contract.
+    the answer is an error, not of this contract, or has blocks of text and no
+    text in any of them: PaddleX reports success when the VLM answers nothing.
     """
     _check(url)
     payload = {"file": base64.b64encode(data).decode("ascii"), "fileType": file_type, **(options or {})}
@@ -86,6 +89,16 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
+def _was_left_unread(pages: Any) -> bool:
+    """True where there are blocks to read and not one has content. A blank page has no block."""
+    try:
+        blocks = [block for page in pages for block in page["prunedResult"]["parsing_res_list"]]
+        contents = [block["block_content"] for block in blocks if block["block_label"] not in PICTURES]
+        return bool(contents) and not any(content.strip() for content in contents)
+    except (KeyError, TypeError, AttributeError):
+        return False  # of another shape; whoever reads the pages says so
+
+
 def _result(url: str, reply: httpx.Response) -> dict[str, Any]:
     try:
         body = reply.json()
@@ -98,6 +111,13 @@ def _result(url: str, reply: httpx.Response) -> dict[str, Any]:
             status=reply.status_code,
         ) from None
     if reply.status_code == 200 and body.get("errorCode") == 0 and "layoutParsingResults" in body.get("result", {}):
+        if _was_left_unread(body["result"]["layoutParsingResults"]):
+            raise ServiceError(
+                "the service reports success, but the VLM has read no text in any block",
+                "./kit logs paddleocr-vlm-server; is the model whole, and the one that the pipeline config names?",
+                status=200,
+                log_id=log_id,
+            )
         return body["result"]
     known = explain([message])
     hint = f"{known.cause}; {known.fix}" if known else "the cause is in the log: ./kit logs paddleocr-vl-api"

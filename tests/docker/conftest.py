@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from base_image import make_base_image
 from engine import FLAVOURS, Engine, EngineUnavailable, private_engine
 from project import CUT_OFF, GPUS, OVERRIDE, Project, tag_stubs
 from support import skip
+
+BUILD_SECONDS = 900.0
 
 
 @pytest.fixture(scope="session", params=FLAVOURS)
@@ -37,3 +40,27 @@ def stack(engine: Engine, files: tuple[str, ...]) -> Iterator[Project]:
     project.ask("up", "--detach", "--wait", "--wait-timeout", "90", "--pull", "never", timeout=120)
     yield project
     project.ask("down", "--volumes")
+
+
+@pytest.fixture(scope="session")
+def preview_base(engine: Engine) -> str:
+    """The base image of the preview's images, which are built on it when a test gets this."""
+    base = make_base_image(engine)
+    Project(engine, "compose.preview.yaml", settings={"PREVIEW_BASE_IMAGE": base}).ask("build", timeout=BUILD_SECONDS)
+    return base
+
+
+MATRIX: list[tuple[str, str, float]] = []
+
+
+@pytest.fixture
+def matrix() -> list[tuple[str, str, float]]:
+    """Fault, what the client saw, seconds to the next good page; printed at the end."""
+    return MATRIX
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if MATRIX:
+        terminalreporter.section("fault matrix: seconds to the next good page, what the client saw")
+        for name, seen, seconds in MATRIX:
+            terminalreporter.line(f"{seconds:6.1f} s  {name}  →  {seen}")

@@ -34,7 +34,7 @@ __all__ = ["FLAVOURS", "Engine", "EngineUnavailable", "install_packages", "lefto
 
 HERE = Path(__file__).resolve().parent
 FAKES = HERE / "fakes"
-START_SECONDS = 30.0
+START_SECONDS = 60.0  # after a crash it first stops what the last one had left running
 COMMAND_SECONDS = 120.0
 CAP_SYS_RESOURCE = 24
 # Away from 172.16.0.0/12, which the machine itself may use when it is a container.
@@ -127,11 +127,27 @@ class Engine:
             )
         threading.Thread(target=process.wait, daemon=True).start()  # reaps it
         until = time.monotonic() + START_SECONDS
-        while self.call(["docker", "version"], timeout=10).returncode:
+        while not self._answers():
             if process.poll() is not None or time.monotonic() > until:
                 last = "\n".join(self.log.read_text().splitlines()[-5:])
                 raise EngineUnavailable(f"the engine did not start:\n{last}")
             time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        try:
+            return self.call(["docker", "version"], timeout=START_SECONDS).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the engine alone, as a restart or a crash of it does; returns when it is gone."""
+        pid = self.pid
+        os.kill(pid, number)
+        until = time.monotonic() + START_SECONDS
+        while Path(f"/proc/{pid}").exists():
+            if time.monotonic() > until:
+                raise AssertionError(f"the engine (pid {pid}) does not end")
+            time.sleep(0.05)
 
     @property
     def pid(self) -> int:

@@ -125,7 +125,7 @@ def test_logs_are_rotated(stack: Project, service: str) -> None:
 def test_an_init_reaps_and_the_service_restarts(stack: Project, service: str) -> None:
     host = stack.container(service)["HostConfig"]
     assert host["Init"] is True
-    assert host["RestartPolicy"]["Name"] == "unless-stopped"
+    assert host["RestartPolicy"]["Name"] == "always"
     assert "init" in stack.execute(service, "cat /proc/1/comm").stdout
 
 

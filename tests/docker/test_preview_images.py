@@ -11,12 +11,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from base_image import make_base_image
 from engine import Engine
 from kit.stack import API, SERVICES, VLM
 from project import ROOT, Project, assert_without_rights, every_process
 
-BUILD_SECONDS = 900.0
 PORT = "8090"  # the stack of stubs may hold 8080
 URL = f"http://127.0.0.1:{PORT}"
 SIZE_LIMITS = {API: 1000 * 10**6, VLM: 550 * 10**6}  # bytes on a 90 MB base; 955 and 505 MB when written
@@ -27,10 +25,9 @@ both = pytest.mark.parametrize("service", SERVICES)
 
 
 @pytest.fixture(scope="module")
-def preview(engine: Engine) -> Iterator[Project]:
-    """Both images built, both services healthy."""
-    project = Project(engine, "compose.preview.yaml", settings={"PREVIEW_BASE_IMAGE": make_base_image(engine), "API_PORT": PORT})
-    project.ask("build", timeout=BUILD_SECONDS)
+def preview(engine: Engine, preview_base: str) -> Iterator[Project]:
+    """Both services healthy."""
+    project = Project(engine, "compose.preview.yaml", settings={"PREVIEW_BASE_IMAGE": preview_base, "API_PORT": PORT})
     try:
         project.ask("up", "--detach", "--no-build", "--wait", "--wait-timeout", "120", timeout=150)
         yield project

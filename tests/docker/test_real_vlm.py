@@ -11,7 +11,9 @@ import ast
 import base64
 import io
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from engine import Engine
 from kit.stack import API, VLM
 from PIL import Image
 from project import ROOT, Project
-from support import skip
+from support import skip, wait_for
 from tiny_vlm.image import PackagesUnavailable, build_image
 
 ANSWER = "tiny random model says OK"
@@ -34,7 +36,8 @@ VLM_URL = "http://127.0.0.1:8118"
 PREVIEW_API = "paddleocr-vl-kit/preview-api:local"
 PORT = "8091"
 # Each some three times what two busy cores took.
-START_SECONDS, ARGUMENTS_SECONDS, PAGE_SECONDS, API_BUILD_SECONDS = 300.0, 180.0, 120.0, 900.0
+START_SECONDS, ARGUMENTS_SECONDS, PAGE_SECONDS, API_BUILD_SECONDS, STALL_SECONDS = 300.0, 180.0, 120.0, 900.0, 180.0
+TRIES = 3  # of the health check, 10 s each
 
 pytestmark = pytest.mark.parametrize("engine", ["current"], indirect=True)
 
@@ -53,7 +56,7 @@ def image(engine: Engine) -> str:
 @pytest.fixture(scope="module")
 def served(engine: Engine, image: str) -> Iterator[Project]:
     """The service as compose.yaml has it, healthy. The tests that share it only ask."""
-    project = _project(engine, "real-vlm")
+    project = _project(engine, "real-vlm", HANG_TRIES=str(TRIES))
     try:
         yield _start(project)
     finally:
@@ -142,7 +145,9 @@ def test_the_image_says_what_it_is(served: Project) -> None:
 
 def test_a_page_goes_through_the_real_api_and_the_real_vllm(served: Project, engine: Engine, tmp_path: Path) -> None:
     config = _tag_preview_api(engine, tmp_path)
-    project = _project(engine, "real-vlm", PIPELINE_CONFIG=str(config), API_PORT=PORT, API_IMAGE_TAG_SUFFIX=API_TAG)
+    project = _project(
+        engine, "real-vlm", HANG_TRIES=str(TRIES), PIPELINE_CONFIG=str(config), API_PORT=PORT, API_IMAGE_TAG_SUFFIX=API_TAG
+    )
     project.ask("up", "--detach", "--wait", "--wait-timeout", "120", "--pull", "never", API, timeout=150)
     picture = base64.b64encode((ROOT / "samples" / "invoice.png").read_bytes()).decode()
     before = _answers_given(served)
@@ -156,6 +161,23 @@ def test_a_page_goes_through_the_real_api_and_the_real_vllm(served: Project, eng
     assert read >= 5, blocks
     assert _answers_given(served) - before == read, blocks
     assert ANSWER in page["markdown"]["text"]
+
+
+# --- it heals
+
+
+def test_an_engine_that_stands_still_behind_a_healthy_port_is_restarted(served: Project) -> None:
+    """As after a hang in the GPU driver: /health goes on answering 200, and no token ever comes."""
+    before = served.container(VLM)["RestartCount"]
+    lines = served.engine.docker("top", served.container(VLM)["Id"], "-eo", "pid,args").splitlines()
+    (pid,) = (int(line.split()[0]) for line in lines if "EngineCore" in line)
+    os.kill(pid, signal.SIGSTOP)
+    assert _ask(served, "/health")[0] == 200
+    served.execute(VLM, "rm -f /dev/shm/life-*.asked")  # ask at the next check, and not only once a minute
+    wait_for(lambda: served.container(VLM)["RestartCount"] > before, STALL_SECONDS, "the health check to kill the service")
+    assert f"no token in {10 * TRIES} s; killing the service" in served.logs(VLM)
+    wait_for(lambda: served.container(VLM)["State"]["Health"]["Status"] == "healthy", START_SECONDS, "the VLM to be back")
+    assert _ask(served, "/v1/chat/completions", _request(_picture(64, 64)))[0] == 200
 
 
 # --- what the config file can do wrong

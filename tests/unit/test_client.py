@@ -111,6 +111,29 @@ def test_answers_that_are_not_of_the_contract(answer: Answer) -> None:
     assert error.code == ExitCode.FAILED and error.hint
 
 
+def block(label: str, content: str) -> dict[str, Any]:
+    return {"block_label": label, "block_content": content}
+
+
+def with_blocks(*blocks: dict[str, Any]) -> dict[str, Any]:
+    return page("## \n\n## ") | {"prunedResult": {"parsing_res_list": list(blocks)}}
+
+
+def test_a_success_without_any_text_is_none() -> None:
+    """What PaddleX makes of a VLM that answers with nothing."""
+    error = failure(INVOICE, success(with_blocks(block("doc_title", ""), block("image", ""), block("table", " \n"))))
+    assert error.code == ExitCode.FAILED
+    assert "no text in any block" in error.message and "./kit logs paddleocr-vlm-server" in error.hint
+
+
+@pytest.mark.parametrize(
+    "blocks", [[], [block("image", ""), block("seal", "")], [block("text", ""), block("number", "7")]]
+)
+def test_a_page_without_text_or_with_little_of_it_is_no_failure(blocks: list[dict[str, Any]]) -> None:
+    with stub_service(success(with_blocks(*blocks))) as url:
+        assert client.parse(documents.read(INVOICE), url).pages[0].pruned["parsing_res_list"] == blocks
+
+
 def test_nothing_listens() -> None:
     with pytest.raises(KitError) as caught:
         client.parse(documents.read(INVOICE), f"http://127.0.0.1:{free_port()}")

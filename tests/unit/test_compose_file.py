@@ -122,7 +122,7 @@ def test_hardening_and_restarts(services: dict[str, Any], name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["init"] is True
-    assert service["restart"] == "unless-stopped"
+    assert service["restart"] == "always"
     assert service["pids_limit"] > 0
     assert service["logging"]["driver"] == "json-file"
     assert {"max-size", "max-file"} <= set(service["logging"]["options"])
@@ -133,9 +133,10 @@ def test_health_checks_are_quick_and_the_api_also_asks_the_vlm(services: dict[st
     api, vlm = (services[name]["healthcheck"]["test"] for name in (API, VLM))
     assert api[:2] == vlm[:2] == ["CMD", "sh"]
     assert api[2] == vlm[2] == services[API]["volumes"][0]["target"] == services[VLM]["volumes"][0]["target"]
-    # The first is the service's own, for which it is killed when it hangs; never for the second.
-    assert api[3:] == ["http://127.0.0.1:8080/health", f"http://{VLM}:8118/health"]
-    assert vlm[3:] == ["http://127.0.0.1:8118/health"]
+    # The first is the service's own, for which it is killed when it hangs; never for what it needs.
+    assert api[3:] == ["http://127.0.0.1:8080/health", "--needs", f"http://{VLM}:8118/health"]
+    command = services[VLM]["command"]
+    assert vlm[3:] == ["http://127.0.0.1:8118/health", "--generates", command[command.index("--model_name") + 1]]
     for name in (API, VLM):
         assert services[name]["healthcheck"]["start_interval"] == "1s"
     # Longer than the slowest start that users have reported: 20 minutes.

@@ -134,7 +134,7 @@ SECTIONS: tuple[tuple[str, tuple[Setting, ...]], ...] = (
                 "HANG_TRIES",
                 "6",
                 "tries, of 5 s each and 5 s apart, after which a service that has answered before and no longer does is killed, "
-                "to be restarted; 0 leaves it alone",
+                "to be restarted; 0 leaves it alone (docs/reliability.md)",
                 "both",
                 _tries,
             ),
