@@ -21,7 +21,8 @@ RUN python /opt/kit/prepare.py vlm /opt/kit/models
 COPY scripts/kit/preview/vlm /opt/kit/kit/preview/vlm
 RUN python -m compileall -q /opt/kit/kit
 
-LABEL org.opencontainers.image.title="PaddleOCR-VL Kit: VLM server of the CPU preview, with stand-in models" \
+LABEL paddleocr-vl-kit.image=cpu-preview \
+      org.opencontainers.image.title="PaddleOCR-VL Kit: VLM server of the CPU preview, with stand-in models" \
       org.opencontainers.image.description="classic OCR (PP-OCRv6 small, SLANet) behind the OpenAI protocol; neither the official image nor PaddleOCR-VL" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV PYTHONUNBUFFERED=1 \

@@ -9,7 +9,26 @@ from pathlib import Path
 import httpx
 import pytest
 from kit.preview.install import Installation
-from support import ROOT, Running, Workspace, make_encrypted_pdf, make_workspace
+from support import FAULT, ROOT, Running, Workspace, make_encrypted_pdf, make_workspace
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With two workers, what shares an engine or a preview belongs into one."""
+    for item in items:
+        group = "docker" if ROOT / "tests" / "docker" in item.path.parents else None
+        if group is None and "preview" in getattr(item, "fixturenames", ()):
+            group = "preview"
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.getreports("passed")
+    faults = [value for report in reports for name, value in report.user_properties if name == FAULT]
+    if faults:
+        terminalreporter.section("fault matrix: seconds to the next good page, and what the client saw until then")
+        for name, seen, seconds in faults:
+            terminalreporter.line(f"{seconds:6.1f} s  {name}  →  {seen}")
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from kit.errors import ExitCode
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples"
 API, VLM = "paddleocr-vl-api", "paddleocr-vlm-server"
+FAULT = "fault"  # property of a test: the fault, what the client saw, seconds to the next good page
 
 
 def free_port() -> int:

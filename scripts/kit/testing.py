@@ -8,6 +8,8 @@ from pathlib import Path
 
 from kit import console, envs
 
+# Two workers, and what shares an engine or a preview in one of them (tests/conftest.py). Those on an engine mostly wait.
+ALL = ("-n", "2", "--dist", "loadgroup")
 NEEDS_BYTES = 900 * 2**20  # `du -sm .kit/test-venv`, plus pip's temporary files
 
 
@@ -28,6 +30,6 @@ def run(root: Path, arguments: list[str]) -> int:
     else:
         console.say("docker  ✖ as root on Debian: python3 tests/docker/engine.py install")
     console.say("GPU     ✖ no test here runs the official images")
-    argv = [str(envs.python_of(venv)), "-m", "pytest", *arguments]
+    argv = [str(envs.python_of(venv)), "-m", "pytest", *(arguments or ALL)]
     console.echo(argv)
     return subprocess.run(argv, cwd=root, env=os.environ | {"PYTHONPATH": str(root / "scripts")}).returncode

@@ -48,19 +48,3 @@ def preview_base(engine: Engine) -> str:
     base = make_base_image(engine)
     Project(engine, "compose.preview.yaml", settings={"PREVIEW_BASE_IMAGE": base}).ask("build", timeout=BUILD_SECONDS)
     return base
-
-
-MATRIX: list[tuple[str, str, float]] = []
-
-
-@pytest.fixture
-def matrix() -> list[tuple[str, str, float]]:
-    """Fault, what the client saw, seconds to the next good page; printed at the end."""
-    return MATRIX
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if MATRIX:
-        terminalreporter.section("fault matrix: seconds to the next good page, what the client saw")
-        for name, seen, seconds in MATRIX:
-            terminalreporter.line(f"{seconds:6.1f} s  {name}  →  {seen}")

@@ -23,7 +23,7 @@ from engine import Engine
 from kit.stack import API, SERVICES, VLM
 from PIL import Image
 from project import ROOT, Project
-from support import SAMPLES, interrupt, wait_for
+from support import FAULT, SAMPLES, interrupt, wait_for
 
 PORT = "8096"
 URL = f"http://127.0.0.1:{PORT}"
@@ -91,8 +91,11 @@ def faults(engine: Engine, preview_base: str, tmp_path_factory: pytest.TempPathF
         stack.run("down", "--volumes")
 
 
+Record = Callable[[str, object], None]
+
+
 @contextmanager
-def fault(stack: Stack, name: str, report: list[tuple[str, str, float]]) -> Iterator[Callable[[], None]]:
+def fault(stack: Stack, name: str, record: Record) -> Iterator[Callable[[], None]]:
     """Yields `mended`, to be called when the fault itself is over; times from there (or from the start) to the next good page."""
     stack.seen.clear()
     began = [time.monotonic()]
@@ -101,7 +104,7 @@ def fault(stack: Stack, name: str, report: list[tuple[str, str, float]]) -> Iter
     while not stack.parse():
         assert time.monotonic() < end, f"no good page within {PATIENCE} s; the client saw {stack.seen}"
     seen = "; ".join(dict.fromkeys(stack.seen)) or "nothing: its page came late"
-    report.append((name, seen, time.monotonic() - began[0]))
+    record(FAULT, [name, seen, time.monotonic() - began[0]])
 
 
 class Load:
@@ -142,18 +145,18 @@ class Load:
 # --- a process dies
 
 
-def test_vlm_killed_idle(faults: Stack, matrix) -> None:
+def test_vlm_killed_idle(faults: Stack, record_property: Record) -> None:
     before = faults.restarts()
-    with fault(faults, "VLM killed, idle", matrix):
+    with fault(faults, "VLM killed, idle", record_property):
         faults.signal(VLM, signal.SIGKILL)
     assert faults.restarts() == before | {VLM: before[VLM] + 1}
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_killed_under_load(faults: Stack, matrix, service: str) -> None:
+def test_killed_under_load(faults: Stack, record_property: Record, service: str) -> None:
     before = faults.restarts()
     with Load(faults) as load:
-        with fault(faults, f"{service} killed under load of 3 clients", matrix):
+        with fault(faults, f"{service} killed under load of 3 clients", record_property):
             faults.signal(service, signal.SIGKILL)
         good = load.good
         wait_for(lambda: load.good > good, PATIENCE, "the load to be served again")
@@ -161,9 +164,9 @@ def test_killed_under_load(faults: Stack, matrix, service: str) -> None:
     assert faults.restarts() == before | {service: before[service] + 1}
 
 
-def test_api_killed_idle(faults: Stack, matrix) -> None:
+def test_api_killed_idle(faults: Stack, record_property: Record) -> None:
     before = faults.restarts()
-    with fault(faults, "API killed, idle", matrix):
+    with fault(faults, "API killed, idle", record_property):
         faults.signal(API, signal.SIGKILL)
     assert faults.restarts() == before | {API: before[API] + 1}
 
@@ -172,16 +175,16 @@ def test_api_killed_idle(faults: Stack, matrix) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_hung(faults: Stack, matrix, service: str) -> None:
+def test_hung(faults: Stack, record_property: Record, service: str) -> None:
     before = faults.restarts()
-    with fault(faults, f"{service} hung (SIGSTOP), HANG_TRIES={TRIES}", matrix):
+    with fault(faults, f"{service} hung (SIGSTOP), HANG_TRIES={TRIES}", record_property):
         faults.signal(service, signal.SIGSTOP)
     assert faults.restarts() == before | {service: before[service] + 1}
 
 
-def test_vlm_refuses_connections(faults: Stack, matrix) -> None:
+def test_vlm_refuses_connections(faults: Stack, record_property: Record) -> None:
     before = faults.restarts()
-    with fault(faults, f"VLM lives and refuses connections, HANG_TRIES={TRIES}", matrix):
+    with fault(faults, f"VLM lives and refuses connections, HANG_TRIES={TRIES}", record_property):
         faults.break_vlm("refuse")
         refused = f"! curl -sS --noproxy '*' --max-time 2 http://{VLM}:8118/health"
         wait_for(lambda: faults.execute(API, refused).returncode == 0, 10, "the VLM's port to be closed")
@@ -201,9 +204,9 @@ def test_vlm_refuses_connections(faults: Stack, matrix) -> None:
         ("silence", "VLM accepts and does not answer, until it no longer does"),
     ],
 )
-def test_vlm_answers_wrongly(faults: Stack, matrix, word: str, name: str) -> None:
+def test_vlm_answers_wrongly(faults: Stack, record_property: Record, word: str, name: str) -> None:
     before = faults.restarts()
-    with fault(faults, name, matrix) as mended:
+    with fault(faults, name, record_property) as mended:
         faults.break_vlm(word)
         assert faults.parse() == ""
         faults.mend_vlm()
@@ -214,21 +217,21 @@ def test_vlm_answers_wrongly(faults: Stack, matrix, word: str, name: str) -> Non
 # --- around them
 
 
-def test_network_between_them_cut(faults: Stack, matrix) -> None:
+def test_network_between_them_cut(faults: Stack, record_property: Record) -> None:
     container, network = faults.container(VLM)["Id"], "faults_back"
-    with fault(faults, "network between API and VLM cut, then restored", matrix) as mended:
+    with fault(faults, "network between API and VLM cut, then restored", record_property) as mended:
         faults.engine.docker("network", "disconnect", network, container)
         assert faults.parse() == ""
         faults.engine.docker("network", "connect", "--alias", VLM, network, container)
         mended()
 
 
-def test_packets_between_them_dropped(faults: Stack, matrix) -> None:
+def test_packets_between_them_dropped(faults: Stack, record_property: Record) -> None:
     """A request in flight waits and is answered in full: TCP sends again what was lost."""
     argv = [str(word) for word in (ROOT / "kit", "parse", faults.page, "--url", URL, "--timeout", "120")]
     inside = ["nsenter", f"--target={faults.container(VLM)['State']['Pid']}", "--net", "iptables"]
     rule = ["INPUT", "!", "--in-interface", "lo", "--jump", "DROP"]
-    with fault(faults, "packets between API and VLM dropped for 5 s, a request in flight", matrix) as mended:
+    with fault(faults, "packets between API and VLM dropped for 5 s, a request in flight", record_property) as mended:
         subprocess.run([*inside, "--insert", *rule], check=True)
         waiting = subprocess.Popen(
             ["nsenter", f"--net={faults.engine.network}", *argv], stdout=subprocess.PIPE, text=True, env=faults.engine.environment
@@ -240,9 +243,9 @@ def test_packets_between_them_dropped(faults: Stack, matrix) -> None:
         assert waiting.communicate(timeout=PATIENCE)[0] == faults.sound
 
 
-def test_disk_full_in_the_containers(faults: Stack, matrix) -> None:
+def test_disk_full_in_the_containers(faults: Stack, record_property: Record) -> None:
     fill = "for d in /tmp /home/paddleocr; do dd if=/dev/zero of=$d/fill bs=1M; done 2>&1; df -k /tmp | tail -n 1"
-    with fault(faults, "every place that the containers may write to is full", matrix):
+    with fault(faults, "every place that the containers may write to is full", record_property):
         for service in SERVICES:
             assert "No space left on device" in faults.execute(service, fill).stdout
         assert faults.parse(60) or faults.seen
@@ -250,10 +253,10 @@ def test_disk_full_in_the_containers(faults: Stack, matrix) -> None:
         assert faults.execute(service, "rm /tmp/fill /home/paddleocr/fill").returncode == 0
 
 
-def test_log_flood(faults: Stack, matrix) -> None:
+def test_log_flood(faults: Stack, record_property: Record) -> None:
     line = "x" * 1000
     flood = f"yes {line} | head -n 70000 >/proc/1/fd/1"
-    with fault(faults, "a service writes 70 MB of log", matrix):
+    with fault(faults, "a service writes 70 MB of log", record_property):
         assert faults.execute(VLM, flood).returncode == 0
     log = Path(faults.container(VLM)["LogPath"])
     kept = sum(file.stat().st_size for file in log.parent.glob(f"{log.name}*"))
@@ -263,8 +266,8 @@ def test_log_flood(faults: Stack, matrix) -> None:
 @pytest.mark.parametrize(
     ("number", "name"), [(signal.SIGTERM, "engine restarted"), (signal.SIGKILL, "engine killed (kill -9 dockerd), then started")]
 )
-def test_engine_restarted(faults: Stack, matrix, number: signal.Signals, name: str) -> None:
-    with fault(faults, name, matrix):
+def test_engine_restarted(faults: Stack, record_property: Record, number: signal.Signals, name: str) -> None:
+    with fault(faults, name, record_property):
         faults.engine.stop(number)
         assert faults.parse() == ""
         faults.engine.start()
@@ -273,9 +276,8 @@ def test_engine_restarted(faults: Stack, matrix, number: signal.Signals, name: s
 # --- people
 
 
-def test_two_up_at_once(faults: Stack, preview_base: str, matrix) -> None:
+def test_two_up_at_once(faults: Stack, preview_base: str) -> None:
     """Both end well, and there is one stack."""
-    del matrix
     names = {"API_PORT": "8097", "COMPOSE_PROJECT_NAME": "twice", "PREVIEW_BASE_IMAGE": preview_base}
     argv = ["nsenter", f"--net={faults.engine.network}", str(ROOT / "kit"), "up", "--preview", "--docker"]
     environment = faults.engine.environment | names

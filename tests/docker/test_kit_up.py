@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -25,12 +26,23 @@ from kit import console, errors, paths
 from kit.catalog.settings import Settings
 from kit.stack import start
 from kit.stack.compose import ComposeStack
+from kit.verbs import up
 try:
-    page = start.bring_up(ComposeStack(paths.ROOT, Settings(paths.ROOT, os.environ)), paths.SAMPLE, 90)
+    stack = ComposeStack(paths.ROOT, Settings(paths.ROOT, os.environ))
+    page = start.bring_up(stack, paths.SAMPLE, 90)
+    up.say_where(stack)
     console.data(page.markdown)
 except errors.KitError as error:
     console.error(error)
     sys.exit(int(error.code))
+"""
+
+IS_CURRENT = """
+import os
+from kit import paths
+from kit.catalog.settings import Settings
+from kit.stack.compose import ComposeStack
+print(ComposeStack(paths.ROOT, Settings(paths.ROOT, os.environ)).is_current())
 """
 
 
@@ -51,10 +63,15 @@ def inside(engine: Engine, space: Workspace, *argv: str | Path, timeout: float =
     return engine.call_inside([str(word) for word in argv], env=space.environment, cwd=space.path, timeout=timeout)
 
 
-def gpu_up(engine: Engine, space: Workspace) -> subprocess.CompletedProcess[str]:
+def run_python(engine: Engine, space: Workspace, code: str) -> subprocess.CompletedProcess[str]:
+    """Python code with the kit's own package and environment."""
     python = space.path / ".kit" / "venv" / "bin" / "python"
     space.environment["PYTHONPATH"] = str(space.path / "scripts")
-    return inside(engine, space, python, "-c", GPU_UP)
+    return inside(engine, space, python, "-c", code)
+
+
+def gpu_up(engine: Engine, space: Workspace) -> subprocess.CompletedProcess[str]:
+    return run_python(engine, space, GPU_UP)
 
 
 def status(engine: Engine, space: Workspace) -> dict:
@@ -68,6 +85,8 @@ def test_the_gpu_stack_comes_up_is_seen_and_goes_down(engine: Engine, space: Wor
     assert "$ docker compose" in up.stderr and " up --detach" in up.stderr, "what changes the machine is echoed"
     old = int(engine.version.split(".")[0]) < 25
     assert ("compose.engine-20.yaml" in up.stderr) is old
+    # The names are the official ones; what is inside says what it is.
+    assert up.stderr.count("STUB for tests, reads no document") == 2
 
     seen = status(engine, space)
     assert seen["ready"] is True and seen["stack"] == "GPU stack (Docker Compose)"
@@ -78,6 +97,21 @@ def test_the_gpu_stack_comes_up_is_seen_and_goes_down(engine: Engine, space: Wor
     down = inside(engine, space, space.path / "kit", "down")
     assert f"stopped: {VLM}, {API}" in down.stderr
     assert status(engine, space)["ready"] is False
+
+
+@pytest.mark.parametrize("engine", ["current"], indirect=True)
+def test_a_changed_configuration_is_seen_and_taken_up(engine: Engine, space: Workspace) -> None:
+    assert gpu_up(engine, space).returncode == 0
+    assert run_python(engine, space, IS_CURRENT).stdout == "True\n"
+    with (space.path / "vlm_server_config.yaml").open("a") as config:
+        config.write("max-num-seqs: 7\n")
+    assert run_python(engine, space, IS_CURRENT).stdout == "False\n", "a mounted file was changed"
+    digest = hashlib.sha256((space.path / "vlm_server_config.yaml").read_bytes()).hexdigest()
+    inside(engine, space, space.path / "kit", "down")
+    assert gpu_up(engine, space).returncode == 0
+    assert digest in inside(engine, space, space.path / "kit", "logs", VLM).stdout
+    space.environment["VLM_GPU"] = "3"
+    assert run_python(engine, space, IS_CURRENT).stdout == "False\n", "a setting was changed"
 
 
 def test_a_vlm_that_was_killed_is_back_and_seen_as_ready(engine: Engine, space: Workspace) -> None:
@@ -128,6 +162,10 @@ def test_the_preview_in_containers(engine: Engine, space: Workspace) -> None:
     up = inside(engine, space, space.path / "kit", "up", "--preview", timeout=900)
     assert up.returncode == 0, up.stderr
     assert up.stdout.startswith("# Invoice 2026-0117")
+    for service, name in ((VLM, "preview-vlm"), (API, "preview-api")):
+        image = engine.docker("image", "inspect", "--format", "{{.Id}}", f"paddleocr-vl-kit/{name}:local").strip()
+        line = f"{service}  paddleocr-vl-kit/{name}:local  {image[:19]}  CPU preview, stand-in models"
+        assert line in up.stderr
     assert "not PaddleOCR-VL" in up.stderr
     again = inside(engine, space, space.path / "kit", "up", "--preview")
     assert again.returncode == 0 and "already up" in again.stderr

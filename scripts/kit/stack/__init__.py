@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from kit.stack.images import Image
 
 API, VLM = "paddleocr-vl-api", "paddleocr-vlm-server"
 SERVICES = (VLM, API)  # in the order in which they come up
@@ -59,6 +62,9 @@ class Stack(Protocol):
 
     def is_current(self) -> bool:
         """False when what runs was started from another configuration than the present one."""
+
+    def images(self) -> list[Image]:
+        """What the containers run, in the order of SERVICES; empty where there are none."""
 
     def tail(self, service: str, lines: int) -> list[str]:
         """The last lines of a service's log, oldest first."""

@@ -19,6 +19,7 @@ from kit.diagnose import explain
 from kit.errors import ExitCode, KitError
 from kit.facts import ports
 from kit.stack import SERVICES, Report, Service, plain_lines
+from kit.stack.images import Image, image_of
 from kit.stack.local import port_taken
 
 ASK_TIMEOUT = 20.0  # seconds, for a question to the engine
@@ -58,6 +59,13 @@ class ComposeStack:
         labels = [c["Config"]["Labels"] for c in containers]
         running = {entry["com.docker.compose.service"]: entry["com.docker.compose.config-hash"] for entry in labels}
         return wanted == running and not any(_files_changed(container) for container in containers)
+
+    def images(self) -> list[Image]:
+        found = []
+        for container in self._containers():
+            inspected = json.loads(self._run(["docker", "image", "inspect", container["Image"]]).stdout or "[{}]")[0]
+            found.append(image_of(container["Config"]["Labels"]["com.docker.compose.service"], container, inspected))
+        return sorted(found, key=lambda image: SERVICES.index(image.service))
 
     def tail(self, service: str, lines: int) -> list[str]:
         text = self._ask("logs", "--no-color", "--no-log-prefix", "--tail", str(lines), service, quiet=True)

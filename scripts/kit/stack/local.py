@@ -29,6 +29,7 @@ from kit.facts import ports
 from kit.preview import overlay
 from kit.preview.install import Installation
 from kit.stack import API, SERVICES, VLM, Report, Service, plain_lines
+from kit.stack.images import Image
 
 STOP_SECONDS = 10.0  # from SIGTERM to SIGKILL
 HOST = "127.0.0.1"  # of the stand-in VLM: reached by the API alone
@@ -59,6 +60,9 @@ class LocalStack:
 
     def is_current(self) -> bool:
         return self._state().get("digest") == self._digest()
+
+    def images(self) -> list[Image]:
+        return []
 
     def tail(self, service: str, lines: int) -> list[str]:
         try:

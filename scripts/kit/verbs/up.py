@@ -36,14 +36,14 @@ def run(arguments: argparse.Namespace) -> None:
         stack = chosen(settings, preview=arguments.preview, local=arguments.local, containers=arguments.docker)
         if _serves(stack):
             console.say("already up: nothing to do")
-            _where(stack)
+            say_where(stack)
             return
         if stack.down():
             console.say("what ran was incomplete or of another configuration: it was stopped")
         limit = LOCAL_TIMEOUT if isinstance(stack, LocalStack) else COMPOSE_TIMEOUT
         page = start.bring_up(stack, SAMPLE, arguments.timeout or limit)
     console.say(f"✔ serving: {SAMPLE.relative_to(ROOT)} was parsed in {page.seconds:.1f} s", "green")
-    _where(stack)
+    say_where(stack)
     console.data(page.markdown)
 
 
@@ -59,9 +59,11 @@ def _serves(stack: Stack) -> bool:
     return True
 
 
-def _where(stack: Stack) -> None:
+def say_where(stack: Stack) -> None:
     body = f"""(printf '{{"fileType":1,"file":"'; base64 < '{SAMPLE}' | tr -d '\\n'; printf '"}}')"""
     post = f"curl -sS -H 'Content-Type: application/json' --data-binary @- {stack.url}/layout-parsing"
+    for image in stack.images():
+        console.say(f"{image.service}  {image.reference}  {image.id[:19]}  {image.kind}")
     console.say(
         f"\nAPI     POST {stack.url}/layout-parsing\n"
         f"health  GET  {stack.url}/health\n\n"

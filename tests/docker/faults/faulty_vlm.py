@@ -54,6 +54,8 @@ class Handler(BaseHTTPRequestHandler):
                 while fault() == "silence":
                     time.sleep(0.1)
                 self.close_connection = True
+            case "refuse":  # connections from before are not served either
+                self.close_connection = True
             case _:
                 self.send(*self.forward(body))
 
