@@ -18,7 +18,8 @@ from kit.catalog.settings import Settings
 from kit.diagnose import explain
 from kit.errors import ExitCode, KitError
 from kit.facts import ports
-from kit.stack import SERVICES, Report, Service, plain_lines
+from kit.health import answers
+from kit.stack import API, SERVICES, Report, Service, plain_lines
 from kit.stack.images import Image, image_of
 from kit.stack.local import port_taken
 
@@ -194,6 +195,8 @@ class ComposeStack:
             return Service(name, "absent", None, "waits for the VLM", last)
         health = state.get("Health", {}).get("Status", "healthy")
         known = {"healthy": "ready", "starting": "starting", "unhealthy": "unhealthy"}
+        if name == API and health == "starting" and answers(f"{self.url}/health"):
+            health = "healthy"  # no need to wait for the engine's next look
         return Service(name, known.get(health, "ready"), _age(state["StartedAt"]), detail, last, restarts)
 
     def _read_up(self, process: subprocess.Popen[str], report: Report) -> None:
