@@ -63,6 +63,10 @@ class ComposeStack:
         text = self._ask("logs", "--no-color", "--no-log-prefix", "--tail", str(lines), service, quiet=True)
         return plain_lines(text)
 
+    def inside(self, service: str, *words: str) -> list[str]:
+        """The command line that runs `words` in a service's container, stdin passed on."""
+        return self._argv("exec", "--no-TTY", service, *words)
+
     def follow(self, service: str) -> Iterator[str]:
         argv = self._argv("logs", "--no-color", "--no-log-prefix", "--follow", "--tail", "0", service)
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.root) as process:
