@@ -43,8 +43,12 @@ heals() {
 }
 
 # SIGKILL to -1 reaches every process of the container but its init, which then ends too. Without an init
-# (`init: true`) nothing in a container can kill its first process.
+# (`init: true`) nothing in a container can kill its first process; outside of one this would end a login session.
 restart() {
+    case $(cat /proc/1/comm) in
+        docker-init | tini | catatonit) ;;
+        *) exit 1 ;;
+    esac
     # Into the service's own log, where people look.
     echo "healthcheck: $1; killing the service, to be restarted" >/proc/1/fd/2
     kill -9 -1

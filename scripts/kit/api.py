@@ -43,7 +43,7 @@ def layout_parsing(
     the answer is an error, not of this contract, or has blocks of text and no
     text in any of them: PaddleX reports success when the VLM answers nothing.
     """
-    _check(url)
+    check(url)
     payload = {"file": base64.b64encode(data).decode("ascii"), "fileType": file_type, **(options or {})}
     try:
         with client(url, timeout) as http:
@@ -70,7 +70,8 @@ def client(url: str, timeout: float) -> httpx.Client:
     return httpx.Client(timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)), trust_env=not _is_loopback(url))
 
 
-def _check(url: str) -> None:
+def check(url: str) -> None:
+    """Raises KitError (USAGE) when `url` cannot be the address of a service."""
     try:
         parts = urlsplit(url)
         sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0

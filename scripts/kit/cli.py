@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from kit import console
@@ -18,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns its exit code. The only place that catches KitError."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        arguments = parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else list(argv)
+        arguments = parser(words[:1]).parse_args(words)
         return int(arguments.run(arguments) or ExitCode.OK)
     except KitError as error:
         console.error(error)
@@ -31,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(ExitCode.OK)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Every verb with its options."""
+def parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Every verb with its options; only the wanted one where there is such a verb, so that ./kit loads no other's modules."""
     codes = "\n".join(f"  {int(code):3}  {meaning}" for code, meaning in EXIT_MEANING.items())
     top = _Parser(
         prog="./kit",
@@ -41,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
-    for verb in VERBS:
-        verb.add(verbs)
+    for verb in [name for name in VERBS if name in wanted] or VERBS:
+        import_module(f"kit.verbs.{verb}").add(verbs)
     return top
 
 

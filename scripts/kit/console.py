@@ -17,6 +17,7 @@ from rich.text import Text
 from kit.errors import KitError
 
 if TYPE_CHECKING:
+    from kit.catalog.failures import Failure
     from kit.stack import Service
 
 # soft_wrap: never breaks a line that someone may want to copy. NO_COLOR is respected by rich.
@@ -48,7 +49,18 @@ def error(failure: KitError) -> None:
         say(f"  {line}", "dim")
     _err.print(Text.assemble(("error: ", "bold red"), failure.message))
     if failure.hint:
-        _err.print(Text.assemble(("hint: ", "bold cyan"), failure.hint))
+        hint(failure.hint)
+
+
+def known_cause(failure: Failure) -> None:
+    """A failure that was recognised in a log, and the way out."""
+    say(f"known cause: {failure.cause}", "yellow")
+    hint(failure.fix)
+
+
+def hint(line: str) -> None:
+    """The way out of what was just said."""
+    _err.print(Text.assemble(("hint: ", "bold cyan"), line))
 
 
 class Board:

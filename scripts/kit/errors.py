@@ -17,6 +17,9 @@ class ExitCode(IntEnum):
     ENVIRONMENT = 6
     PORT = 7
     INCOMPLETE = 8
+    PREVIEW_ONLY = 9
+    BUSY = 10
+    VLM = 11
     INTERRUPTED = 130
 
 
@@ -27,9 +30,12 @@ EXIT_MEANING: dict[ExitCode, str] = {
     ExitCode.INPUT: "an input file cannot be used",
     ExitCode.UNREACHABLE: "no service answers at that address",
     ExitCode.START: "the service did not start, or is not up",
-    ExitCode.ENVIRONMENT: "this machine lacks something: Python, disk, network, Docker",
+    ExitCode.ENVIRONMENT: "this machine lacks something: Python, disk, network, Docker, a fitting GPU",
     ExitCode.PORT: "a port is held by another program",
     ExitCode.INCOMPLETE: "the reply has another number of pages than the document; nothing was written",
+    ExitCode.PREVIEW_ONLY: "doctor: this machine is ready for the CPU preview, not for the GPU stack",
+    ExitCode.BUSY: "health: the service lives, but does not get to a small page; nothing is known to be broken",
+    ExitCode.VLM: "health: the API does not reach its VLM, or asks it for a model that it does not serve",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
 }
 

@@ -132,6 +132,17 @@ def test_a_gpu_that_docker_cannot_hand_over_is_explained_and_nothing_is_left(eng
     assert "no working NVIDIA driver" in up.stderr and "hint: nvidia-smi must work" in up.stderr
 
 
+def test_the_api_alone_comes_up_without_waiting_for_a_vlm_server(engine: Engine, space: Workspace) -> None:
+    """As ./kit configure --vlm-url sets it up. Nobody answers at that address, so no page is read, and that is said."""
+    (space.path / ".env").write_text("COMPOSE_FILE=compose.yaml:compose.api-only.yaml\nVLM_URL=http://127.0.0.1:9/v1\n")
+    config = space.path / "pipeline_config_vllm.yaml"
+    config.write_text(config.read_text().replace("http://paddleocr-vlm-server:8118/v1", "http://127.0.0.1:9/v1"))
+    up = gpu_up(engine, space)
+    assert up.returncode == ExitCode.FAILED, up.stderr
+    assert f"{API}: ready" in up.stderr and f"{VLM}:" not in up.stderr
+    assert "HTTP 500" in up.stderr
+
+
 def test_a_port_that_is_taken_is_named_before_anything_starts(engine: Engine, space: Workspace) -> None:
     listen = "import socket; s = socket.create_server(('127.0.0.1', 8085)); print('listening', flush=True); s.accept()"
     argv = ["nsenter", f"--net={engine.network}", "python3", "-c", listen]

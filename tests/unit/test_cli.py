@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from kit.errors import EXIT_MEANING, ExitCode
+from kit.verbs import VERBS
 from support import API, ROOT, SAMPLES, Workspace, check_error
 
 
@@ -38,7 +39,7 @@ def test_every_exit_code_is_documented(workspace: Workspace) -> None:
         assert f"{int(code):3}  {meaning}" in shown
 
 
-@pytest.mark.parametrize("verb", ["up", "down", "status", "logs", "parse", "test"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(workspace: Workspace, verb: str) -> None:
     done = workspace.kit(verb, "--help")
     assert done.returncode == 0 and f"usage: ./kit {verb}" in done.stdout
@@ -111,6 +112,6 @@ def test_the_readme_names_every_verb_and_no_other() -> None:
 
     text = (ROOT / "README.md").read_text()
     used = set(re.findall(r"\./kit (\w+)", text))
-    assert used <= {"up", "down", "status", "logs", "parse", "test"}
-    assert {"up", "down", "status", "logs", "parse", "test"} <= used
+    assert used <= {"doctor", "configure", "up", "down", "status", "health", "lint", "logs", "diagnose", "parse", "test"}
+    assert {"doctor", "configure", "up", "down", "status", "health", "lint", "logs", "diagnose", "parse", "test"} <= used
     assert API in text

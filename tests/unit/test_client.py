@@ -126,9 +126,7 @@ def test_a_success_without_any_text_is_none() -> None:
     assert "no text in any block" in error.message and "./kit logs paddleocr-vlm-server" in error.hint
 
 
-@pytest.mark.parametrize(
-    "blocks", [[], [block("image", ""), block("seal", "")], [block("text", ""), block("number", "7")]]
-)
+@pytest.mark.parametrize("blocks", [[], [block("image", ""), block("seal", "")], [block("text", ""), block("number", "7")]])
 def test_a_page_without_text_or_with_little_of_it_is_no_failure(blocks: list[dict[str, Any]]) -> None:
     with stub_service(success(with_blocks(*blocks))) as url:
         assert client.parse(documents.read(INVOICE), url).pages[0].pruned["parsing_res_list"] == blocks

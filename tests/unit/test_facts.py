@@ -6,16 +6,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from kit.facts import docker, gpus, ports
+from kit.facts import docker, ports
 from support import free_port
-
-
-def test_no_nvidia_driver_means_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise gpus.pynvml.NVMLError(gpus.pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-
-    monkeypatch.setattr(gpus.pynvml, "nvmlInit", fail)
-    assert gpus.nvidia().gpus == ()
 
 
 def fake_docker(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:

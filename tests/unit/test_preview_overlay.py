@@ -49,6 +49,19 @@ def test_nothing_but_the_listed_keys_differs(official):
     }
 
 
+def test_newer_generations_and_the_native_backend_are_stood_in_for_too(official):
+    official["pipeline_name"] = "PaddleOCR-VL-1.6"
+    official["SubModules"]["LayoutDetection"].update(model_name="PP-DocLayoutV3", threshold=0.3)
+    official["SubModules"]["VLRecognition"].update(model_name="PaddleOCR-VL-1.6-0.9B", genai_config={"backend": "native"})
+    result = previewed(official)
+    assert result["pipeline_name"] == "PaddleOCR-VL-1.6"
+    assert result["SubModules"]["LayoutDetection"]["model_name"] == "PP-DocLayoutV2"
+    assert result["SubModules"]["LayoutDetection"]["threshold"] == 0.4
+    assert result["SubModules"]["VLRecognition"]["model_name"] == "PaddleOCR-VL-1.6-0.9B"
+    genai = {"backend": "vllm-server", "server_url": "http://127.0.0.1:8118/v1"}
+    assert result["SubModules"]["VLRecognition"]["genai_config"] == genai
+
+
 def test_the_official_config_is_left_alone(official):
     untouched = copy.deepcopy(official)
     previewed(official)

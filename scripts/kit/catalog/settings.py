@@ -55,7 +55,7 @@ class Setting:
     name: str
     default: str
     meaning: str
-    used_by: str = "compose"  # "compose", "preview" or "both"
+    used_by: str = "compose"  # "compose", "preview", "both", "api-only" or "Docker Compose itself"
     check: Callable[[str], str] = _text
 
 
@@ -147,6 +147,25 @@ SECTIONS: tuple[tuple[str, tuple[Setting, ...]], ...] = (
         ),
     ),
     (
+        "Without a VLM server of this project (./kit configure --backend native, or --vlm-url)",
+        (
+            Setting(
+                "COMPOSE_FILE",
+                "compose.yaml",
+                "Compose files in force, `:` between them; where it is not set, compose.override.yaml counts too. "
+                "`compose.yaml:compose.api-only.yaml` starts the API alone",
+                "Docker Compose itself",
+            ),
+            Setting(
+                "VLM_URL",
+                "",
+                "your own VLM server, for the API's health check; PIPELINE_CONFIG says where the API calls",
+                "api-only",
+            ),
+            Setting("VLM_HOST", "", "host name in VLM_URL, kept away from proxies", "api-only"),
+        ),
+    ),
+    (
         "CPU preview",
         (
             Setting(
@@ -224,6 +243,7 @@ def markdown_table() -> str:
     """The table of docs/settings.md."""
     lines = ["| variable | default | meaning | read by |", "| --- | --- | --- | --- |"]
     for name, setting in SETTINGS.items():
-        reader = {"both": "compose, preview"}.get(setting.used_by, setting.used_by)
-        lines.append(f"| `{name}` | `{setting.default}` | {setting.meaning} | {reader} |")
+        reader = {"both": "compose, preview", "api-only": "compose.api-only.yaml"}.get(setting.used_by, setting.used_by)
+        default = f"`{setting.default}`" if setting.default else "empty"
+        lines.append(f"| `{name}` | {default} | {setting.meaning} | {reader} |")
     return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from dataclasses import dataclass
 
@@ -10,12 +11,16 @@ import psutil
 
 @dataclass(frozen=True)
 class Holder:
-    """A program that listens on a port; pid is None where the system does not tell (another user's)."""
+    """A program that listens on a port; pid is None where the system does not tell (another user's).
+
+    folder: in which it works, "" where that is not visible.
+    """
 
     port: int
     pid: int | None
     name: str
     command: str
+    folder: str = ""
 
     def __str__(self) -> str:
         if self.pid is None:
@@ -26,16 +31,22 @@ class Holder:
 
 def is_free(host: str, port: int) -> bool:
     """True when a server could listen on that address now."""
+    return obstacle(host, port) == ""
+
+
+def obstacle(host: str, port: int) -> str:
+    """Why this user's server could not listen there: "taken", "no-address" (not of this machine), "no-permission" or ""."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # Sockets of closed connections linger for a minute; a server may take their port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # Sockets of closed connections linger for a minute; a server may take their port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
             probe.listen(1)
-        except OSError:
-            return False
-    return True
+    except OSError as error:
+        known = {errno.EADDRNOTAVAIL: "no-address", errno.EAFNOSUPPORT: "no-address", errno.EACCES: "no-permission"}
+        return known.get(error.errno or 0, "taken")
+    return ""
 
 
 def holder(port: int) -> Holder:
@@ -50,7 +61,14 @@ def holder(port: int) -> Holder:
             continue
         try:
             process = psutil.Process(pid)
-            return Holder(port, pid, process.name(), " ".join(process.cmdline()))
+            return Holder(port, pid, process.name(), " ".join(process.cmdline()), _folder(process))
         except psutil.Error:
             continue
     return Holder(port, None, "", "")
+
+
+def _folder(process: psutil.Process) -> str:
+    try:
+        return process.cwd()
+    except psutil.Error:
+        return ""

@@ -11,6 +11,10 @@ from typing import Any
 # from the recognition that runs beside it.
 LAYOUT_THREADS = 2
 
+# The composed layout model has the classes and outputs of this one; it stands in for PP-DocLayoutV3 too.
+LAYOUT_MODEL = "PP-DocLayoutV2"
+LAYOUT_THRESHOLD = 0.4  # in place of thresholds that were meant for another model
+
 
 def overlay(config: Mapping[str, Any], *, layout_dir: Path, vlm_url: str) -> dict[str, Any]:
     """The preview's pipeline config; `config`, as read from pipeline_config_vllm.yaml, is left alone.
@@ -22,6 +26,8 @@ def overlay(config: Mapping[str, Any], *, layout_dir: Path, vlm_url: str) -> dic
     result = copy.deepcopy(dict(config))
     layout = _section(result, "SubModules", "LayoutDetection")
     genai = _section(result, "SubModules", "VLRecognition", "genai_config")
+    if layout.get("model_name") != LAYOUT_MODEL:
+        layout.update(model_name=LAYOUT_MODEL, threshold=LAYOUT_THRESHOLD)
     layout.update(
         model_dir=str(layout_dir),
         # PaddleX 3.5 and later; without it PaddlePaddle would be needed (700 MB more).
@@ -29,6 +35,8 @@ def overlay(config: Mapping[str, Any], *, layout_dir: Path, vlm_url: str) -> dic
         engine_config={"intra_op_num_threads": LAYOUT_THREADS},
         batch_size=1,  # the composed model takes one page
     )
+    if genai.get("backend", "native") == "native":  # PaddlePaddle, which the preview does without, would run the VLM
+        genai["backend"] = "vllm-server"
     genai["server_url"] = vlm_url
     # PicoDet takes many forms and screenshots for figures: read them all the same.
     result["use_ocr_for_image_block"] = True

@@ -47,7 +47,13 @@ class ComposeStack:
     def ps(self) -> list[Service]:
         self._check_up()
         containers = {c["Config"]["Labels"]["com.docker.compose.service"]: c for c in self._containers()}
-        return [self._service(name, containers.get(name)) for name in SERVICES]
+        return [self._service(name, containers.get(name)) for name in self.services]
+
+    @cached_property
+    def services(self) -> tuple[str, ...]:
+        """Those of SERVICES that the files have: with compose.api-only.yaml there is no VLM server."""
+        there = self._ask("config", "--services").split()
+        return tuple(name for name in SERVICES if name in there)
 
     def is_current(self) -> bool:
         """Compose compares its own configuration: a hash of it is a label of each container.
@@ -71,6 +77,10 @@ class ComposeStack:
     def tail(self, service: str, lines: int) -> list[str]:
         text = self._ask("logs", "--no-color", "--no-log-prefix", "--tail", str(lines), service, quiet=True)
         return plain_lines(text)
+
+    def inside(self, service: str, *words: str) -> list[str]:
+        """The command line that runs `words` in a service's container, stdin passed on."""
+        return self._argv("exec", "--no-TTY", service, *words)
 
     def follow(self, service: str) -> Iterator[str]:
         argv = self._argv("logs", "--no-color", "--no-log-prefix", "--follow", "--tail", "0", service)
@@ -119,7 +129,7 @@ class ComposeStack:
     def _keep_logs(self) -> None:
         folder = self.root / ".kit" / "logs"
         folder.mkdir(parents=True, exist_ok=True)
-        for name in SERVICES:
+        for name in self.services:
             if lines := self.tail(name, KEPT_LINES):
                 (folder / f"{name}.log").write_text("\n".join(lines) + "\n")
 
@@ -143,11 +153,14 @@ class ComposeStack:
         if gpu and not old:
             return []
         override = self.root / "compose.override.yaml"
-        files = [
-            self.file,
-            *([override] if gpu and override.exists() else []),
-            *([self.root / "compose.engine-20.yaml"] if old else []),
-        ]
+        if not gpu:
+            files = [self.file]
+        elif (named := self.settings["COMPOSE_FILE"]) != self.file.name:
+            files = [self.root / name for name in named.split(":")]
+        else:
+            files = [self.file, *([override] if override.exists() else [])]
+        if old:  # right after the first: what comes later may take the service away that it changes
+            files.insert(1, self.root / "compose.engine-20.yaml")
         return [word for file in files for word in ("--file", str(file))]
 
     def _ask(self, *words: str, quiet: bool = False) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kit import console, health
 from kit.api import ServiceError
-from kit.diagnose import explain
+from kit.diagnose import diagnose, explain, since_serving
 from kit.errors import ExitCode, KitError
 from kit.health import Page
 from kit.stack import Service, Stack
@@ -62,12 +62,15 @@ def _wait(stack: Stack, board: console.Board, sample: Path, timeout: float) -> P
 def died(stack: Stack, service: Service) -> KitError:
     """The error for a service that ended by itself: its last lines, and the cause where it is known."""
     lines = stack.tail(service.name, 200)
-    known = explain(lines)
+    found = diagnose({"log": [*lines, f"{service.name}: {service.detail}"]})
+    known = found[0].failure if found else None
+    last = lines[-LOG_LINES:]
+    evidence = found[0].text if found and found[0].line <= len(lines) - len(last) else ""
     return KitError(
         f"{service.name} died ({service.detail})" + (f": {known.cause}" if known else ""),
-        known.fix if known else "its last lines stand above; all of it: the folder .kit/logs",
+        known.fix if known else "its last lines stand above; ./kit diagnose --bundle writes all of it into one file",
         ExitCode.START,
-        detail=tuple(lines[-LOG_LINES:]),
+        detail=((evidence[:300], "…") if evidence else ()) + tuple(last),
     )
 
 
@@ -76,13 +79,7 @@ def explained(stack: Stack, error: KitError) -> KitError:
     if not isinstance(error, ServiceError) or error.status < 500:
         return error
     for service in stack.ps():
-        known = explain(_since_success(stack.tail(service.name, 100)))
+        known = explain(since_serving(stack.tail(service.name, 300)))
         if known:
             return KitError(f"{error.message}: {known.cause}", known.fix, error.code, error.detail)
     return error
-
-
-def _since_success(lines: list[str]) -> list[str]:
-    """The lines after the last page that was parsed: what stands before is another request's trouble."""
-    good = [number for number, line in enumerate(lines) if "POST /layout-parsing" in line and " 200" in line]
-    return lines[good[-1] + 1 :] if good else lines

@@ -8,6 +8,7 @@ import threading
 
 from kit import console
 from kit.catalog.settings import Settings
+from kit.diagnose import diagnose
 from kit.errors import ExitCode, KitError
 from kit.paths import ROOT
 from kit.stack import SERVICES, Stack
@@ -32,9 +33,12 @@ def run(arguments: argparse.Namespace) -> None:
             raise KitError("no service is running, and none has left a log", "./kit up", ExitCode.START)
     names = [arguments.service] if arguments.service else list(SERVICES)
     prefix = (lambda name: f"{name} | ") if len(names) > 1 else (lambda name: "")
-    for name in names:
-        for line in stack.tail(name, arguments.lines):
+    shown = {name: stack.tail(name, arguments.lines) for name in names}
+    for name, text in shown.items():
+        for line in text:
             console.data(prefix(name) + line)
+    for finding in diagnose(shown):
+        console.known_cause(finding.failure)
     if arguments.follow:
         threads = [threading.Thread(target=_follow, args=(stack, name, prefix(name)), daemon=True) for name in names]
         for thread in threads:

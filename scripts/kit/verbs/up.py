@@ -7,12 +7,16 @@ import os
 
 from kit import console, envs, health
 from kit.catalog.settings import Settings
-from kit.errors import KitError
+from kit.errors import ExitCode, KitError
+from kit.facts.gpus import nvidia
+from kit.lint import Severity, lint, load
 from kit.paths import ROOT, SAMPLE
 from kit.stack import Stack, start
 from kit.stack.choose import chosen
+from kit.stack.compose import ComposeStack
 from kit.stack.local import LocalStack
 from kit.verbs.arguments import Verbs, seconds
+from kit.verbs.lint import where
 
 LOCAL_TIMEOUT, COMPOSE_TIMEOUT = 300.0, 3600.0  # seconds; Compose may pull 23 GB, or build
 
@@ -34,6 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     (ROOT / ".kit").mkdir(exist_ok=True)
     with envs.locked(ROOT / ".kit" / "up.lock", waiting=lambda: console.say("another ./kit up is under way; waiting for it")):
         stack = chosen(settings, preview=arguments.preview, local=arguments.local, containers=arguments.docker)
+        _check_files(stack, settings)
         if _serves(stack):
             console.say("already up: nothing to do")
             say_where(stack)
@@ -45,6 +50,29 @@ def run(arguments: argparse.Namespace) -> None:
     console.say(f"✔ serving: {SAMPLE.relative_to(ROOT)} was parsed in {page.seconds:.1f} s", "green")
     say_where(stack)
     console.data(page.markdown)
+
+
+def _check_files(stack: Stack, settings: Settings) -> None:
+    """What ./kit lint finds in the files that this stack reads. Raises KitError (USAGE) on the first error."""
+    if isinstance(stack, LocalStack):
+        project = load(ROOT, os.environ, files=[], pipeline=settings.path("PIPELINE_CONFIG"), preview=True)
+    elif isinstance(stack, ComposeStack) and stack.file.name == "compose.preview.yaml":  # its image takes this very config
+        project = load(ROOT, os.environ, files=[stack.file], pipeline=ROOT / "pipeline_config_vllm.yaml", preview=True)
+    else:
+        project = load(ROOT, os.environ, nvidia=nvidia())
+    found = lint(project)
+    errors = [finding for finding in found if finding.severity is Severity.ERROR]
+    for finding in found:
+        if finding.severity is Severity.WARNING and not errors:
+            console.say(f"{where(finding)}: {finding.message} ({finding.rule.id}; {finding.mend})", "yellow")
+    if errors:
+        first, *others = errors
+        raise KitError(
+            f"{where(first)}: {first.message} ({first.rule.id})",
+            f"{first.mend}; ./kit lint{' --fix' if first.edits else ''}",
+            ExitCode.USAGE,
+            detail=tuple(f"{where(finding)}: {finding.message} ({finding.rule.id})" for finding in others),
+        )
 
 
 def _serves(stack: Stack) -> bool:
