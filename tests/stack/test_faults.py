@@ -67,10 +67,19 @@ def test_a_service_that_dies_ends_the_wait_at_once(preview: Running, workspace: 
 
 def test_a_config_that_paddlex_refuses_is_shown_with_its_last_lines(preview: Running, workspace: Workspace) -> None:
     config = workspace.path / "pipeline_config_vllm.yaml"
-    config.write_text(config.read_text().replace("backend: vllm-server", "backend: vllm"))
-    check_error(workspace.kit("up", "--local"), ExitCode.START, f"{API} died", "vllm")
+    # Of a kind that the check of the files knows nothing of.
+    text = config.read_text().replace("backend: vllm-server", "backend: vllm-server\n      client_kwargs: {no_such_option: 1}")
+    config.write_text(text)
+    check_error(workspace.kit("up", "--local"), ExitCode.START, f"{API} died", "no_such_option")
     assert workspace.processes() == []
-    assert "vllm" in workspace.kit("logs", API).stdout, "the log is still there to be read"
+    assert "no_such_option" in workspace.kit("logs", API).stdout, "the log is still there to be read"
+
+
+def test_a_config_that_cannot_work_is_refused_before_anything_starts(workspace: Workspace) -> None:
+    config = workspace.path / "pipeline_config_vllm.yaml"
+    config.write_text(config.read_text().replace("backend: vllm-server", "backend: vllm"))
+    check_error(workspace.kit("up", "--local"), ExitCode.USAGE, "pipeline_config_vllm.yaml:", "KIT302", "vllm-server")
+    assert workspace.processes() == []
 
 
 @pytest.mark.parametrize("name", [VLM, API])

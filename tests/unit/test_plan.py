@@ -154,6 +154,16 @@ def test_cards_that_cannot_be_told_are_refused(gpus: tuple[str, ...], says: str)
     assert caught.value.code == ExitCode.USAGE and "GPU 3 (NVIDIA L4)" in caught.value.hint
 
 
+def test_a_card_whose_images_the_driver_does_not_serve_drops_out() -> None:
+    old, new = seen("rtx4090"), seen("rtx5090-cuda12.8")
+    both = dataclasses.replace(new, gpus=(dataclasses.replace(old.gpus[0], index=0), dataclasses.replace(new.gpus[0], index=1)))
+    made = plan(both, HOST, Wishes())
+    assert "RTX 4090" in made.placed[0].vlm.label and made.family.build == images.DEFAULT
+    with pytest.raises(KitError) as caught:  # asked for alone, it is the driver that is in the way
+        plan(both, HOST, Wishes(gpus=("1",)))
+    assert "the images need 12.9" in caught.value.message and "update the driver" in caught.value.hint
+
+
 def test_cards_of_two_builds_are_never_mixed() -> None:
     with pytest.raises(KitError, match="different builds"):
         planned("8-mixed", gpus=("0", "7"))

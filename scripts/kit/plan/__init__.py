@@ -104,7 +104,7 @@ def plan(nvidia: Nvidia, machine: Machine, wishes: Wishes) -> Plan:
     backend = _backend(wishes)
     require_host(machine)
     cards = cards_of(nvidia, machine)
-    pool = wanted(cards, wishes.gpus) if wishes.gpus else cards
+    pool = _driven(wanted(cards, wishes.gpus) if wishes.gpus else cards, nvidia)
     if wishes.topology == SPLIT and len(pool) < 2:
         raise KitError(
             "--topology split needs two cards, and there is one", "leave --topology out, or name two with --gpu", ExitCode.USAGE
@@ -296,6 +296,21 @@ def _way_out(card: Card, backend: Backend, wishes: Wishes) -> str:
     if wishes.budget is not None:
         return "raise --budget, or leave it out"
     return "stop what holds the memory (a running service: ./kit down), or use another card; nvidia-smi shows who holds it"
+
+
+def _driven(pool: tuple[Card, ...], nvidia: Nvidia) -> tuple[Card, ...]:
+    """Cards whose images need a newer driver drop out, unless that would leave none: then the driver is what to speak of."""
+
+    def late(card: Card) -> bool:
+        return bool(nvidia.cuda and card.build and nvidia.cuda < images.LEAST_CUDA[card.build])
+
+    if all(late(card) or card.problem or card.build is None for card in pool):
+        return pool
+    problem = "its images need a driver for CUDA {}.{}, this one serves {}.{}"
+    return tuple(
+        replace(card, problem=problem.format(*images.LEAST_CUDA[card.build or ""], *nvidia.cuda or ())) if late(card) else card
+        for card in pool
+    )
 
 
 def _require_driver(nvidia: Nvidia, build: str) -> None:
