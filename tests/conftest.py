@@ -12,6 +12,7 @@ from kit.preview.install import Installation
 from support import FAULT, ROOT, Running, Workspace, make_encrypted_pdf, make_workspace
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With two workers, what shares an engine or a preview belongs into one."""
     for item in items:

@@ -127,6 +127,10 @@ def env_values(plan: Plan, root: Path) -> dict[str, str]:
             "VLM_CONFIG": f"./{VLM_FILE}",
         }
     now = _defined(_read(root / ENV_FILE) or "")
+    # With its model inside, the VLM server needs nothing from outside.
+    cut_off = plan.serves_vlm and plan.family.offline
+    if cut_off or "VLM_NETWORK_INTERNAL" in now:
+        values["VLM_NETWORK_INTERNAL"] = str(cut_off).lower()
     files = _compose_files(now.get("COMPOSE_FILE"), root)
     if plan.serves_vlm:
         files = [name for name in files if name != API_ONLY_FILE]

@@ -141,6 +141,16 @@ def test_back_to_a_vlm_server_of_the_kit(clone: Path) -> None:
     assert pipeline(clone)["SubModules"]["VLRecognition"]["genai_config"]["server_url"] == f"http://{VLM}:8118/v1"
 
 
+def test_offline_cuts_the_vlm_server_off_and_online_joins_it_again(clone: Path) -> None:
+    put(clone, "rtx4090")
+    assert "internal" not in composed(clone)["networks"]["back"]
+    put(clone, "rtx4090", offline=True)
+    networks = composed(clone)["networks"]
+    assert networks["back"]["internal"] is True and "internal" not in networks["front"]
+    put(clone, "rtx4090")
+    assert "internal" not in composed(clone)["networks"]["back"]
+
+
 def test_native_and_back_leaves_no_trace(clone: Path) -> None:
     put(clone, "rtx4090")
     before = pipeline(clone)
