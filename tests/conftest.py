@@ -5,22 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from kit.preview.install import Installation
 from support import FAULT, ROOT, Running, Workspace, make_encrypted_pdf, make_workspace
+from xdist.scheduler import LoadScopeScheduling
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With two workers, what shares an engine or a preview belongs into one."""
-    for item in items:
-        group = "docker" if ROOT / "tests" / "docker" in item.path.parents else None
-        if group is None and "preview" in getattr(item, "fixturenames", ()):
-            group = "preview"
-        if group:
-            item.add_marker(pytest.mark.xdist_group(group))
+class ByFolder(LoadScopeScheduling):
+    """With several workers: what shares engines, or a preview, is one worker's; unit tests go file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = next((name for name in ("tests/docker", "tests/stack") if nodeid.startswith(f"{name}/")), None)
+        return folder or nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
+    return ByFolder(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

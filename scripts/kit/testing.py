@@ -8,8 +8,8 @@ from pathlib import Path
 
 from kit import console, envs
 
-# Two workers, and what shares an engine or a preview in one of them (tests/conftest.py). Those on an engine mostly wait.
-ALL = ("-n", "2", "--dist", "loadgroup")
+# Two workers; tests/conftest.py says what stays in one of them. Tests on an engine mostly wait.
+ALL = ("-n", "2", "--dist", "loadscope")
 NEEDS_BYTES = 900 * 2**20  # `du -sm .kit/test-venv`, plus pip's temporary files
 
 
