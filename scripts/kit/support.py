@@ -147,6 +147,7 @@ def _services(settings: Settings) -> dict[str, Any]:
     return {
         "stack": stack.label if stack else None,
         "services": [asdict(service) for service in stack.ps()] if stack else [],
+        "images": [asdict(image) for image in stack.images()] if stack else [],
     }
 
 

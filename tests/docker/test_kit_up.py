@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -181,3 +182,37 @@ def test_the_preview_in_containers(engine: Engine, space: Workspace) -> None:
     again = inside(engine, space, space.path / "kit", "up", "--preview")
     assert again.returncode == 0 and "already up" in again.stderr
     assert status(engine, space)["stack"] == "CPU preview (Docker Compose)"
+
+    health = inside(engine, space, space.path / "kit", "health", "--deep", "--json")
+    assert health.returncode == 0, health.stderr
+    seen = json.loads(health.stdout)
+    assert seen["vlm"]["server_url"] == f"http://{VLM}:8118/v1" and seen["vlm"]["served"] == ["PaddleOCR-VL-0.9B"]
+    assert seen["page"]["word_read"] is True
+
+    os.kill(process_of(engine, VLM), 9)
+    lost = inside(engine, space, space.path / "kit", "health")
+    assert lost.returncode in (ExitCode.VLM, ExitCode.OK), lost.stdout  # it may be back already
+
+    bundle = inside(engine, space, space.path / "kit", "diagnose", "--bundle")
+    (file,) = (space.path / ".kit" / "support").glob("*.zip")
+    with zipfile.ZipFile(file) as whole:
+        names = {name.split("/", 1)[1] for name in whole.namelist()}
+        (composed,) = (whole.read(name).decode() for name in whole.namelist() if name.endswith("config/compose.yaml"))
+        (services,) = (json.loads(whole.read(name)) for name in whole.namelist() if name.endswith("services.json"))
+    assert {f"logs/{VLM}.log", f"logs/{API}.log", "doctor.json", "lint.json", "versions.json"} <= names, bundle.stderr
+    assert "paddleocr-vl-kit/preview-api:local" in composed and "${" not in composed, "resolved by Compose itself"
+    assert [image["kind"] for image in services["images"]] == ["CPU preview, stand-in models"] * 2
+
+
+def test_doctor_knows_the_engine_and_its_lack_of_a_gpu(engine: Engine, space: Workspace) -> None:
+    done = inside(engine, space, space.path / "kit", "doctor", "--offline", "--json")
+    assert done.returncode == ExitCode.PREVIEW_ONLY, done.stderr
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["docker"]["status"] != "fail" and engine.version.split("+")[0] in checks["docker"]["found"]
+    assert ("compose.engine-20.yaml" in json.dumps(checks["docker"])) is (int(engine.version.split(".")[0]) < 25)
+    assert checks["image-disk"]["found"] and checks["preview-disk"]["found"]
+
+
+def process_of(engine: Engine, service: str) -> int:
+    """On this machine, the init of the service's container."""
+    return engine.inspect(f"kit-up-{service}-1")["State"]["Pid"]
