@@ -32,6 +32,10 @@ class ServiceError(KitError):
         self.log_id = log_id
 
 
+class Unread(ServiceError):
+    """A success by its status, with blocks of text and no text in any of them."""
+
+
 def layout_parsing(
     url: str, data: bytes, file_type: int, *, timeout: float, options: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -113,7 +117,7 @@ def _result(url: str, reply: httpx.Response) -> dict[str, Any]:
         ) from None
     if reply.status_code == 200 and body.get("errorCode") == 0 and "layoutParsingResults" in body.get("result", {}):
         if _was_left_unread(body["result"]["layoutParsingResults"]):
-            raise ServiceError(
+            raise Unread(
                 "the service reports success, but the VLM has read no text in any block",
                 "./kit logs paddleocr-vlm-server; is the model whole, and the one that the pipeline config names?",
                 status=200,

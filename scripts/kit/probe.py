@@ -131,7 +131,7 @@ def _send(url: str, timeout: float, now: float) -> Result:
     except api.ServiceError as error:
         seconds = time.monotonic() - start
         late = isinstance(error.__cause__, httpx.TimeoutException)
-        outcome = "unanswered" if late else "failed"
+        outcome = "unanswered" if late else "empty" if isinstance(error, api.Unread) else "failed"
         return Result(outcome, now, seconds, False, error.message, error.hint, error.status)
     text = text_of(answer)
     return Result("read" if text else "empty", now, time.monotonic() - start, WORD in text.lower(), status=200)

@@ -50,6 +50,13 @@ class Project:
         """`docker inspect` of the service's container."""
         return self.engine.inspect(self.ask("ps", "--all", "--quiet", service).strip())
 
+    def pids(self, service: str) -> list[int]:
+        """On this machine, of the service itself: children of the container's init, which a health check under way is not."""
+        container = self.container(service)
+        init = str(container["State"]["Pid"])
+        listed = self.engine.docker("top", container["Id"], "-o", "pid,ppid").splitlines()[1:]
+        return [int(pid) for pid, parent in map(str.split, listed) if parent == init]
+
     def execute(self, service: str, command: str, user: str | None = None) -> subprocess.CompletedProcess[str]:
         """A shell command inside the running container, as the service's user or as `user`."""
         who = ["--user", user] if user else []

@@ -62,12 +62,6 @@ class Stack(Project):
     def mend_vlm(self) -> None:
         assert self.execute(VLM, "rm /dev/shm/fault").returncode == 0
 
-    def pids(self, service: str) -> list[int]:
-        """On this machine, of the service's processes without its init."""
-        container = self.container(service)
-        lines = self.engine.docker("top", container["Id"], "-o", "pid").split()[1:]
-        return [int(pid) for pid in lines if int(pid) != container["State"]["Pid"]]
-
     def signal(self, service: str, number: signal.Signals) -> None:
         for pid in self.pids(service):
             os.kill(pid, number)

@@ -34,15 +34,8 @@ def impatient(engine: Engine, files: tuple[str, ...]) -> Iterator[Project]:
 
 def stop_processes(project: Project, service: str) -> None:
     """SIGSTOP to all but the init: the kernel still accepts connections, and nobody answers."""
-    for pid in pids(project, service):
+    for pid in project.pids(service):
         os.kill(pid, signal.SIGSTOP)
-
-
-def pids(project: Project, service: str) -> list[int]:
-    """On this machine, of the service's processes without its init."""
-    init = str(project.container(service)["State"]["Pid"])
-    listed = project.engine.docker("top", project.container(service)["Id"], "-o", "pid,ppid").splitlines()[1:]
-    return [int(pid) for pid, parent in map(str.split, listed) if pid != init and parent == init]
 
 
 def answer_503(project: Project, service: str) -> None:
@@ -100,7 +93,7 @@ def test_a_short_silence_is_none_and_zero_tries_never_kill(stack: Project, engin
         assert stack.execute(VLM, check).returncode == 1  # after the 5 s of one try
         assert stack.execute(VLM, check).returncode == 1
     finally:
-        for pid in pids(stack, VLM):
+        for pid in stack.pids(VLM):
             os.kill(pid, signal.SIGCONT)
     wait_for(lambda: serves(engine, "http://127.0.0.1:8080"), PATIENCE, "the stub to answer")
     assert restarts(stack, VLM) == before

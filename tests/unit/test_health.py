@@ -133,7 +133,9 @@ class Stub:
                 stub.pages += 1
                 self.rfile.read(int(self.headers["content-length"]))
                 status, text = stub.answer()
-                result = {"layoutParsingResults": [{"markdown": {"text": text}}]}
+                block = {"block_label": "doc_title", "block_content": text.removeprefix("# ")}
+                pruned = {"parsing_res_list": [block]}
+                result = {"layoutParsingResults": [{"markdown": {"text": text}, "prunedResult": pruned}]}
                 body = {"logId": "x", "errorCode": 0 if status == 200 else status, "errorMsg": text, "result": result}
                 self.reply(status, body)
 
