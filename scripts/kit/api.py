@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from kit import access
 from kit.diagnose import explain
 from kit.errors import ExitCode, KitError
+from kit.reply import was_left_unread
 
 PATH = "/layout-parsing"
 CONNECT_TIMEOUT = 10.0  # seconds
-# Blocks that are pictures: they have no text of their own (paddlex 3.7.2, pipelines/paddleocr_vl).
-PICTURES = {"image", "header_image", "footer_image", "chart", "seal"}
 
 
 class ServiceError(KitError):
@@ -53,9 +53,7 @@ def layout_parsing(
         with client(url, timeout) as http:
             reply = http.post(url + PATH, json=payload)
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise KitError(
-            f"no service answers at {url}", "./kit up starts one here; --url names another", ExitCode.UNREACHABLE
-        ) from error
+        raise unreachable(url) from error
     except httpx.TimeoutException as error:
         raise ServiceError(
             f"{url} gave no answer within {timeout:.0f} s",
@@ -66,12 +64,30 @@ def layout_parsing(
         raise ServiceError(
             f"{url} broke off in the middle of its answer ({error})", "./kit status and ./kit logs tell why", status=0
         ) from error
-    return _result(url, reply)
+    return result_of(url, reply)
+
+
+def unreachable(url: str) -> KitError:
+    """The error where no service answers."""
+    return KitError(f"no service answers at {url}", "./kit up starts one here; --url names another", ExitCode.UNREACHABLE)
 
 
 def client(url: str, timeout: float) -> httpx.Client:
     """An HTTP client; a proxy of the environment is never asked for this machine's own addresses."""
-    return httpx.Client(timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)), trust_env=not _is_loopback(url))
+    own = access.of(url)
+    return httpx.Client(timeout=_limits(timeout), trust_env=not _is_loopback(url), headers=own.headers, verify=own.verify)
+
+
+def async_client(url: str, timeout: float, connections: int) -> httpx.AsyncClient:
+    """As `client`, for so many requests at once."""
+    own, limits = access.of(url), httpx.Limits(max_connections=connections)
+    return httpx.AsyncClient(
+        timeout=_limits(timeout), trust_env=not _is_loopback(url), limits=limits, headers=own.headers, verify=own.verify
+    )
+
+
+def _limits(timeout: float) -> httpx.Timeout:
+    return httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT))
 
 
 def check(url: str) -> None:
@@ -94,17 +110,8 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-def _was_left_unread(pages: Any) -> bool:
-    """True where there are blocks to read and not one has content. A blank page has no block."""
-    try:
-        blocks = [block for page in pages for block in page["prunedResult"]["parsing_res_list"]]
-        contents = [block["block_content"] for block in blocks if block["block_label"] not in PICTURES]
-        return bool(contents) and not any(content.strip() for content in contents)
-    except (KeyError, TypeError, AttributeError):
-        return False  # of another shape; whoever reads the pages says so
-
-
-def _result(url: str, reply: httpx.Response) -> dict[str, Any]:
+def result_of(url: str, reply: httpx.Response) -> dict[str, Any]:
+    """The `result` of a whole reply. Raises ServiceError as layout_parsing does."""
     try:
         body = reply.json()
         log_id = str(body.get("logId", ""))
@@ -115,15 +122,16 @@ def _result(url: str, reply: httpx.Response) -> dict[str, Any]:
             "is this the address of a PaddleOCR-VL service?",
             status=reply.status_code,
         ) from None
-    if reply.status_code == 200 and body.get("errorCode") == 0 and "layoutParsingResults" in body.get("result", {}):
-        if _was_left_unread(body["result"]["layoutParsingResults"]):
+    result = body.get("result")
+    if reply.status_code == 200 and body.get("errorCode") == 0 and isinstance(result, dict) and "layoutParsingResults" in result:
+        if was_left_unread(result["layoutParsingResults"]):
             raise Unread(
                 "the service reports success, but the VLM has read no text in any block",
                 "./kit logs paddleocr-vlm-server; is the model whole, and the one that the pipeline config names?",
                 status=200,
                 log_id=log_id,
             )
-        return body["result"]
+        return result
     known = explain([message])
     hint = f"{known.cause}; {known.fix}" if known else "the cause is in the log: ./kit logs paddleocr-vl-api"
     if reply.status_code == 404 and not message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -25,11 +27,23 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _STYLE = {"ready": "green", "starting": "yellow", "absent": "dim", "unhealthy": "red", "exited": "red"}
 PLAIN_EVERY = 15.0  # seconds between signs of life where there is no terminal
+# What a file's name could do to a terminal: control characters, and those that turn the direction of writing.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """Text from elsewhere, such as a name, as it may go to a terminal."""
+    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def terminal() -> Console | None:
+    """Where talk goes, if that is a terminal."""
+    return _err if _err.is_terminal else None
 
 
 def say(line: str, style: str = "") -> None:
     """One line of talk."""
-    _err.print(Text(line, style=style))
+    _err.print(Text(harmless(line), style=style))
 
 
 def data(text: str) -> None:
@@ -47,7 +61,7 @@ def error(failure: KitError) -> None:
     """The one way in which a failure is shown."""
     for line in failure.detail:
         say(f"  {line}", "dim")
-    _err.print(Text.assemble(("error: ", "bold red"), failure.message))
+    _err.print(Text.assemble(("error: ", "bold red"), harmless(failure.message)))
     if failure.hint:
         hint(failure.hint)
 
@@ -60,7 +74,7 @@ def known_cause(failure: Failure) -> None:
 
 def hint(line: str) -> None:
     """The way out of what was just said."""
-    _err.print(Text.assemble(("hint: ", "bold cyan"), line))
+    _err.print(Text.assemble(("hint: ", "bold cyan"), harmless(line)))
 
 
 class Board:
@@ -129,6 +143,57 @@ class Board:
             seconds = time.monotonic() - self._start
             table.add_row(Text("…"), Text(""), Text(f"{seconds:.0f} s"), Text(_cut(self._note, 100), no_wrap=True))
         return table
+
+
+class Bytes:
+    """How far work on bytes has come, its rate and the time left: a bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        figures = (DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), *figures)
+        self._bar = Progress(*columns, console=_err, transient=True) if _err.is_terminal else None
+        self._task = TaskID(0)
+        self._what, self._total, self._done = "", 0, 0
+        self._began = self._said = time.monotonic()
+
+    def __enter__(self) -> Bytes:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def start(self, what: str, total: int) -> None:
+        """A new piece of work of `total` bytes."""
+        self._what, self._total, self._done = what, total, 0
+        self._began = self._said = time.monotonic()
+        if self._bar:
+            for task in self._bar.task_ids:
+                self._bar.remove_task(task)
+            self._task = self._bar.add_task(what, total=total)
+        else:
+            say(f"{what}: {size(total)}")
+
+    def advance(self, count: int) -> None:
+        """`count` bytes more are done."""
+        self._done += count
+        if self._bar:
+            self._bar.advance(self._task, count)
+            return
+        now = time.monotonic()
+        if now - self._said >= PLAIN_EVERY:
+            self._said = now
+            rate = self._done / (now - self._began)
+            left = max(self._total - self._done, 0) / rate
+            say(f"{self._what}: {size(self._done)} of {size(self._total)}, {rate / 2**20:,.0f} MiB/s, {left:,.0f} s left")
+
+
+def size(count: int) -> str:
+    """Bytes in words."""
+    unit, name = (2**30, "GiB") if count >= 2**30 else (2**20, "MiB")
+    return f"{max(count, 0) / unit:,.1f} {name}"
 
 
 def _cut(line: str, width: int) -> str:

@@ -17,14 +17,15 @@ from kit.errors import ExitCode, KitError
 
 PDF, IMAGE = 0, 1  # the values of `fileType` in the API
 
-# What PaddleX's decoder (OpenCV) reads; the rest comes back as "Invalid input file".
-IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-# PaddleX 3.7.2 refuses more than 178,956,970 pixels, and so does Pillow by itself:
-# it warns from half of that on, which is no news to the user.
+# What PaddleX's decoder (OpenCV) reads; the rest comes back as "Invalid input file". MPO is the JPEG of many telephones.
+IMAGE_FORMATS = ("BMP", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
+# PaddleX 3.7.2 refuses more pixels, and so does Pillow by itself: it warns from half
+# of that on, which is no news to the user.
+MAX_PIXELS = 178_956_970
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 # The PDF header may stand anywhere in the first 1024 bytes (ISO 32000-1, annex H).
-_PDF_HEADER_WITHIN = 1024
+PDF_HEADER_WITHIN = 1024
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def read(path: Path) -> Document:
         raise _unusable(path, error.strerror or str(error), "check the file's permissions") from None
     if not data:
         raise _unusable(path, "the file is empty", "copy it again from its source")
-    if b"%PDF-" in data[:_PDF_HEADER_WITHIN]:
+    if b"%PDF-" in data[:PDF_HEADER_WITHIN]:
         return Document(path, data, PDF, _pdf_pages(path, data))
     _check_image(path, data)
     return Document(path, data, IMAGE, 1)

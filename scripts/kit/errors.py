@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     PREVIEW_ONLY = 9
     BUSY = 10
     VLM = 11
+    SOME_FAILED = 12
     INTERRUPTED = 130
 
 
@@ -36,6 +37,7 @@ EXIT_MEANING: dict[ExitCode, str] = {
     ExitCode.PREVIEW_ONLY: "doctor: this machine is ready for the CPU preview, not for the GPU stack",
     ExitCode.BUSY: "health: the service lives, but does not get to a small page; nothing is known to be broken",
     ExitCode.VLM: "health: the API does not reach its VLM, or asks it for a model that it does not serve",
+    ExitCode.SOME_FAILED: "parse: some documents or pages failed; report.json names each, the others are written",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
 }
 

@@ -21,20 +21,17 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
 import httpx
-from PIL import Image, ImageDraw, ImageFont
 
 from kit import api
 from kit.errors import ExitCode, KitError
+from kit.testpage import WORD, page
 
 TIMEOUT = 60.0  # seconds for the page
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 1800.0  # seconds without a probe after one, and after many, without an answer
-HEADING, LINE = "Health check", "This page was made by a machine to see whether reading works."
-WORD = "health"  # read by PaddleOCR-VL and the preview; another model may misread it and still serve
 
 
 @dataclass(frozen=True)
@@ -104,17 +101,6 @@ def probe(folder: Path, url: str, *, started: float | None, timeout: float = TIM
 def pause(unanswered: int) -> float:
     """Seconds from the last probe to the next, after so many without an answer."""
     return min(FIRST_PAUSE * 2 ** (min(unanswered, 16) - 1), LONGEST_PAUSE) if unanswered else 0.0
-
-
-def page() -> bytes:
-    """The page, a small PNG: a heading and one line."""
-    image = Image.new("RGB", (900, 320), "white")
-    draw = ImageDraw.Draw(image)
-    draw.text((60, 60), HEADING, "black", font=ImageFont.load_default(56))
-    draw.text((60, 190), LINE, "black", font=ImageFont.load_default(26))
-    file = BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 def text_of(result: dict[str, Any]) -> str:
