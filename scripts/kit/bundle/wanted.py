@@ -1,0 +1,90 @@
+"""What ./kit export carries: from the settings in force and the catalog."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kit.bundle import engine
+from kit.bundle.export import Source, Wanted
+from kit.bundle.manifest import GPU, PREVIEW, Requires
+from kit.catalog import images
+from kit.catalog.backends import find
+from kit.catalog.requirements import CAPABILITIES, DRIVER_OF_CUDA
+from kit.doctor.check import dotted
+from kit.errors import ExitCode, KitError
+from kit.stack import files
+from kit.stack.compose import ComposeStack
+
+# In .env: which images, and the model that they are asked for.
+NAMED_BY = ("IMAGE_REGISTRY", "API_IMAGE_TAG_SUFFIX", "VLM_IMAGE_TAG_SUFFIX", "VLM_BACKEND", "VLM_MODEL_NAME")
+
+
+def wanted(
+    stack: ComposeStack, part_size: int, bases: Sequence[Path], models: Source | None, write_kit: Callable[[Path], None] | None
+) -> Wanted:
+    """The images of `stack`, which are in the engine, and what belongs to them."""
+    settings = stack.settings
+    references = stack.wanted_images()
+    tags = {reference: reference.rpartition(":")[2] for reference in references.values()}
+    inside = {family.tag: family.carries for family in images.FAMILIES}
+    return Wanted(
+        PREVIEW if stack.preview else GPU,
+        kit_version(stack.root),
+        tuple((service, reference) for service, reference in references.items()),
+        {} if stack.preview else {name: settings[name] for name in NAMED_BY},
+        None if stack.preview else requires(settings["API_IMAGE_TAG_SUFFIX"], settings["VLM_BACKEND"]),
+        {reference: inside.get(tag, "") for reference, tag in tags.items()},
+        part_size,
+        tuple(bases),
+        models,
+        write_kit,
+    )
+
+
+def requires(tag: str, backend: str) -> Requires | None:
+    """What a host needs for official images of this tag; None for a tag that does not tell."""
+    known, runs = images.read(tag), find(backend)
+    if not known or not runs:
+        return None
+    cuda = images.LEAST_CUDA[known.build]
+    fitting = [dotted(c) for c in CAPABILITIES if images.build_for(c) == known.build and runs.runs_on(c)]
+    return Requires(dotted(cuda), DRIVER_OF_CUDA[cuda], backend, tuple(fitting))
+
+
+def fetch_models_at_start(stack: ComposeStack) -> bool:
+    """True for images that look for a model hub when they start."""
+    tags = [reference.rpartition(":")[2] for reference in stack.wanted_images().values()]
+    return not stack.preview and any((known := images.read(tag)) and not known.offline for tag in tags)
+
+
+def obtain(stack: ComposeStack, *, anew: bool, report: Callable[[str], None]) -> None:
+    """See to it that every image is in the engine. anew: also ask the registry for those that are.
+
+    Raises KitError (ENVIRONMENT) where that fails, or compose.offline.yaml is in force: with it Compose silently pulls nothing.
+    """
+    wanted = stack.wanted_images()
+    lacking = [service for service, reference in wanted.items() if anew or not engine.find(reference)]
+    if lacking and not stack.preview and files.OFFLINE in (file.name for file in stack.compose_files):
+        raise KitError(
+            f"{wanted[lacking[0]]} would have to be pulled, and {files.OFFLINE} is in force, which pulls nothing",
+            f"take {files.OFFLINE} out of COMPOSE_FILE in .env",
+            ExitCode.ENVIRONMENT,
+        )
+    if lacking:
+        stack.get_images(lacking, report)
+
+
+def kit_version(root: Path) -> str:
+    """As git tells it; in a kit that came by a bundle, as the one that wrote it told."""
+    note = root / ".kit" / "version"
+    if note.is_file():
+        return note.read_text().strip()
+    argv = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    try:
+        return (
+            subprocess.run(argv, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL).stdout.strip() or "unknown"
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
