@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from kit.batch.folder import JOURNAL
+from kit.batch.names import STATE
 from kit.errors import ExitCode
 from support import SAMPLES, Running
 
@@ -54,4 +56,20 @@ def test_several_files_in_one_run(preview: Running, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     names = {path.name for path in tmp_path.iterdir()}
     assert {"invoice.md", "invoice.json", "chinese.md", "chinese.json"} <= names
-    assert not [name for name in names if name.startswith(".")], "nothing is left over"
+    assert {name for name in names if name.startswith(".")} == {STATE}
+    assert {path.name for path in (tmp_path / STATE).rglob("*") if path.is_file()} == {JOURNAL, "lock"}, "nothing is left over"
+
+
+def test_pages_are_put_together_by_the_service(preview: Running, tmp_path: Path) -> None:
+    """All pages go back to the real /restructure-pages. Its DOCX needs python-docx, which the preview has not."""
+    options = ("--format", "md,html", "--restructure", "--pages", "1-3,12")
+    done = preview.workspace.kit("parse", SAMPLES / "twelve-pages.pdf", "-o", tmp_path, *options)
+    assert done.returncode == 0, done.stderr
+    truth = json.loads((SAMPLES / "truth.json").read_text())["twelve-pages.pdf"]["pages"]
+    headings = [
+        next(block["text"] for block in truth[number - 1]["blocks"] if block["kind"] in ("title", "heading"))
+        for number in (1, 2, 3, 12)
+    ]
+    for whole in ((tmp_path / "twelve-pages.md").read_text(), (tmp_path / "twelve-pages.html").read_text()):
+        places = [whole.find(heading) for heading in headings]
+        assert -1 not in places and places == sorted(places), (places, whole[:500])

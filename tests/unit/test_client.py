@@ -1,98 +1,163 @@
-"""The client against a stub of the service: page counts, written files, every kind of bad answer."""
+"""kit.client against a stub of the service: typed results, every kind of bad answer as its type."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import json
+import errno
+import re
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import client, documents
+from fakes.faulty_service import Service, serving
+from gateway_stack import make_pdf, make_tiff
+from kit import client
+from kit.client import AsyncClient, Backoff, Client, Document, FailedPage, Page, PagesFailed, ParseError, transport
+from kit.client.opened import Opened, Reader
 from kit.errors import ExitCode, KitError
-from support import SAMPLES, free_port
-
-JPEG = base64.b64encode(b"\xff\xd8picture").decode()
-Answer = Callable[[dict[str, Any]], tuple[int, bytes]]
-
-
-@contextmanager
-def stub_service(answer: Answer) -> Iterator[str]:
-    """An HTTP server that gives `answer(request body)` to every POST; its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            status, body = answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def page(text: str, images: dict[str, str] | None = None) -> dict[str, Any]:
-    return {"prunedResult": {"parsing_res_list": []}, "markdown": {"text": text, "images": images or {}}}
-
-
-def success(*pages: dict[str, Any]) -> Answer:
-    body = {"logId": "1", "errorCode": 0, "errorMsg": "Success", "result": {"layoutParsingResults": list(pages), "dataInfo": {}}}
-    return lambda request: (200, json.dumps(body).encode())
-
-
-def refusal(status: int, message: str) -> Answer:
-    body = {"logId": "log-7", "errorCode": status, "errorMsg": message}
-    return lambda request: (status, json.dumps(body).encode())
-
+from stub_service import JPEG, Answer, page, refusal, stub_service, success
+from support import ROOT, SAMPLES, free_port
 
 INVOICE = SAMPLES / "invoice.png"
 TWELVE = SAMPLES / "twelve-pages.pdf"
+ONCE = Backoff(never=True)
 
 
-def failure(path: Path, answer: Answer) -> KitError:
-    with stub_service(answer) as url, pytest.raises(KitError) as caught:
-        client.parse(documents.read(path), url)
-    return caught.value
+class Stub:
+    """A service and its client, for all tests: each says what is answered. requests: what came."""
+
+    def __init__(self) -> None:
+        self.reply: Answer = success(page("text"))
+        self.requests: list[dict[str, Any]] = []
+
+    def answer(self, request: dict[str, Any]) -> tuple[int, bytes]:
+        self.requests.append(request)
+        return self.reply(request)
 
 
-def test_a_cut_reply_is_an_error() -> None:
-    error = failure(TWELVE, success(*[page(f"page {n}") for n in range(10)]))
-    assert error.code == ExitCode.INCOMPLETE
-    assert "10 of 12 pages" in error.message and "max_num_input_imgs" in error.hint
+STUB = Stub()
 
 
-def test_request_carries_the_file_and_its_type() -> None:
-    seen: list[dict[str, Any]] = []
-
-    def answer(request: dict[str, Any]) -> tuple[int, bytes]:
-        seen.append(request)
-        return success(page("text"))(request)
-
-    with stub_service(answer) as url:
-        client.parse(documents.read(INVOICE), url, options={"useChartRecognition": True})
-    assert base64.b64decode(seen[0].pop("file")) == INVOICE.read_bytes()
-    assert seen[0] == {"fileType": 1, "useChartRecognition": True}
+@pytest.fixture(scope="module", autouse=True)
+def kit() -> Iterator[Client]:
+    with stub_service(STUB.answer) as url, Client(url, backoff=ONCE, options={"topP": 0.5}) as made:
+        yield made
 
 
-def test_refusals_are_explained() -> None:
-    error = failure(INVOICE, refusal(500, "the input params for model settings are invalid!"))
-    assert error.code == ExitCode.FAILED
+def parsed(kit: Client, path: Path, *pages: dict[str, Any]) -> Document:
+    STUB.reply = success(*pages)
+    return kit.parse(path)
+
+
+def failure(kit: Client, path: Path, answer: Answer) -> KitError:
+    STUB.reply = answer
+    with pytest.raises(PagesFailed) as caught:
+        kit.parse(path)
+    error = caught.value.document.failed[0].error
+    assert caught.value.code == error.code and error.message in caught.value.message and error.hint == caught.value.hint
+    return error
+
+
+def test_a_page_with_its_blocks_and_pictures(kit: Client) -> None:
+    box = [10, 20.5, 300, 400]
+    block = {"block_label": "table", "block_content": "<table>x</table>", "block_bbox": box, "block_order": 2, "block_id": 0}
+    reply = page("text ![](imgs/a.jpg)", {"imgs/a.jpg": JPEG}) | {"prunedResult": {"parsing_res_list": [block], "width": 9}}
+    document = parsed(kit, INVOICE, reply)
+    assert (document.name, document.page_count, document.markdown) == ("invoice.png", 1, "text ![](imgs/a.jpg)")
+    (one,) = document.pages
+    assert one.number == 1 and one.pruned["width"] == 9
+    assert one.blocks == (client.Block("table", (10, 20.5, 300, 400), "<table>x</table>", 2),)
+    assert one.pictures == (client.Picture("imgs/a.jpg", base64.b64decode(JPEG)),)
+
+
+def test_a_picture_that_the_service_keeps_elsewhere(kit: Client) -> None:
+    document = parsed(kit, INVOICE, page("x", {"imgs/a.jpg": "https://store.example/a.jpg"}))
+    assert document.pages[0].pictures == (client.Picture("imgs/a.jpg", b"", "https://store.example/a.jpg"),)
+
+
+def test_request_carries_the_file_its_type_and_the_options(kit: Client) -> None:
+    STUB.requests.clear()
+    STUB.reply = success(page("text"))
+    kit.parse(INVOICE, options={"topP": 0.7, "useChartRecognition": True})
+    kit.parse(INVOICE.read_bytes())
+    for one in STUB.requests:
+        assert base64.b64decode(one.pop("file")) == INVOICE.read_bytes()
+    always = {"fileType": 1, "visualize": False}
+    assert STUB.requests == [always | {"useChartRecognition": True, "topP": 0.7}, always | {"topP": 0.5}]
+
+
+def test_only_the_pages_that_are_asked_for_are_sent() -> None:
+    with serving(Service()) as service, Client(service.url) as kit:
+        book = make_pdf([f"page {number}" for number in range(1, 31)])
+        document = kit.parse(book, pages="28-,3-5,4")
+        assert [one.number for one in document.pages] == [3, 4, 5, 28, 29, 30] and document.page_count == 30
+        assert [one.markdown for one in document.pages] == [f"page {number}" for number in (3, 4, 5, 28, 29, 30)]
+        assert [one.number for one in kit.parse(book, max_pages=2).pages] == [1, 2]
+        assert sum(service.served.values()) == 8
+        with pytest.raises(client.Unusable, match="none of those"):
+            kit.parse(book, pages="31")
+        with pytest.raises(KitError, match="no range of pages"):
+            kit.parse(book, pages="7-3")
+
+
+def test_a_tiff_of_several_pages() -> None:
+    with serving(Service()) as service, Client(service.url) as kit:
+        document = kit.parse(make_tiff([(1, 1, 1), (2, 2, 2)]))
+    assert [one.markdown for one in document.pages] == ["picture (1, 1, 1)", "picture (2, 2, 2)"]
+    assert [one["fileType"] for one in service.requests] == [1, 1], "each page as a picture, none of them twice"
+
+
+def test_pages_come_in_order_and_a_lost_one_in_its_place() -> None:
+    texts = [f"page {number}" for number in range(1, 41)]
+    texts[20] = "poison-500"
+
+    async def read(url: str) -> list[Page | FailedPage]:
+        async with AsyncClient(url, backoff=Backoff(0.01, 0.02), concurrency=3) as kit:
+            return [one async for one in kit.pages(make_pdf(texts))]
+
+    with serving(Service()) as service:
+        pages = asyncio.run(read(service.url))
+        assert service.most_in_flight <= 3
+    assert [one.number for one in pages] == list(range(1, 41))
+    assert [one.markdown for one in pages if isinstance(one, Page)] == texts[:20] + texts[21:]
+    (lost,) = (one for one in pages if isinstance(one, FailedPage))
+    assert lost.number == 21 and isinstance(lost.error, client.ServerFault) and lost.error.status == 500
+
+
+def test_whoever_stops_reading_early_leaves_nothing_running() -> None:
+    with serving(Service()) as service, Client(service.url, concurrency=1) as kit:
+        pages = kit.pages(make_pdf([f"page {number}" for number in range(400)]))
+        assert next(pages).number == 1
+        pages.close()  # type: ignore[attr-defined]
+        assert sum(service.served.values()) < 400
+        assert kit.parse(make_pdf(["still works"])).markdown == "still works"
+
+
+def test_a_cut_reply_is_an_error(kit: Client) -> None:
+    error = failure(kit, TWELVE, success(*[page(f"page {n}") for n in range(3)]))
+    assert isinstance(error, client.WrongPages) and error.code == ExitCode.INCOMPLETE
+    assert "3 of 8 pages" in error.message and "max_num_input_imgs" in error.hint
+
+
+def test_refusals_are_explained(kit: Client) -> None:
+    error = failure(kit, INVOICE, refusal(500, "the input params for model settings are invalid!"))
+    assert isinstance(error, client.ServerFault) and error.code == ExitCode.FAILED and error.log_id == "log-7"
     assert "HTTP 500" in error.message and "use_doc_preprocessor" in error.hint
-    assert "./kit logs" in failure(INVOICE, refusal(500, "Internal server error")).hint
+    assert "./kit logs" in failure(kit, INVOICE, refusal(500, "Internal server error")).hint
+    assert isinstance(failure(kit, INVOICE, refusal(422, "Invalid input file")), client.Refused)
+    assert isinstance(failure(kit, INVOICE, refusal(413, "too large")), client.TooLarge)
+    assert isinstance(failure(kit, INVOICE, refusal(429, "come back")), client.Busy)
+    assert isinstance(failure(kit, INVOICE, refusal(503, "no replica")), client.Unavailable)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, client.KeyRefused), (403, client.KeyRefused), (404, client.NoService)])
+def test_what_is_wrong_for_every_document_is_raised_as_it_is(kit: Client, status: int, kind: type[ParseError]) -> None:
+    STUB.reply = refusal(status, "no")
+    with pytest.raises(kind):
+        kit.parse(INVOICE)
 
 
 @pytest.mark.parametrize(
@@ -100,15 +165,16 @@ def test_refusals_are_explained() -> None:
     [
         lambda request: (200, b"<html>a router's login page</html>"),
         lambda request: (200, b"[]"),
-        lambda request: (404, b'{"detail":"Not Found"}'),
         lambda request: (200, b'{"errorCode":0,"result":{}}'),
+        lambda request: (200, b'{"errorCode":0,"result":{"layoutParsingResults":3}}'),
         success({"markdown": {}}),
         success(page("x", {"imgs/a.jpg": "not base64!"})),
+        success(page("x") | {"prunedResult": []}),
     ],
 )
-def test_answers_that_are_not_of_the_contract(answer: Answer) -> None:
-    error = failure(INVOICE, answer)
-    assert error.code == ExitCode.FAILED and error.hint
+def test_answers_that_are_not_of_the_contract(kit: Client, answer: Answer) -> None:
+    error = failure(kit, INVOICE, answer)
+    assert isinstance(error, client.BadReply) and error.code == ExitCode.FAILED and error.hint
 
 
 def block(label: str, content: str) -> dict[str, Any]:
@@ -119,84 +185,104 @@ def with_blocks(*blocks: dict[str, Any]) -> dict[str, Any]:
     return page("## \n\n## ") | {"prunedResult": {"parsing_res_list": list(blocks)}}
 
 
-def test_a_success_without_any_text_is_none() -> None:
+def test_a_success_without_any_text_is_none(kit: Client) -> None:
     """What PaddleX makes of a VLM that answers with nothing."""
-    error = failure(INVOICE, success(with_blocks(block("doc_title", ""), block("image", ""), block("table", " \n"))))
-    assert error.code == ExitCode.FAILED
+    error = failure(kit, INVOICE, success(with_blocks(block("doc_title", ""), block("image", ""), block("table", " \n"))))
+    assert isinstance(error, client.Unread) and error.code == ExitCode.FAILED
     assert "no text in any block" in error.message and "./kit logs paddleocr-vlm-server" in error.hint
 
 
 @pytest.mark.parametrize("blocks", [[], [block("image", ""), block("seal", "")], [block("text", ""), block("number", "7")]])
-def test_a_page_without_text_or_with_little_of_it_is_no_failure(blocks: list[dict[str, Any]]) -> None:
-    with stub_service(success(with_blocks(*blocks))) as url:
-        assert client.parse(documents.read(INVOICE), url).pages[0].pruned["parsing_res_list"] == blocks
+def test_a_page_without_text_or_with_little_of_it_is_no_failure(kit: Client, blocks: list[dict[str, Any]]) -> None:
+    assert parsed(kit, INVOICE, with_blocks(*blocks)).pages[0].pruned["parsing_res_list"] == blocks
 
 
 def test_nothing_listens() -> None:
-    with pytest.raises(KitError) as caught:
-        client.parse(documents.read(INVOICE), f"http://127.0.0.1:{free_port()}")
+    with Client(f"http://127.0.0.1:{free_port()}") as service, pytest.raises(client.Unreachable) as caught:
+        service.parse(INVOICE)
     assert caught.value.code == ExitCode.UNREACHABLE and "./kit up" in caught.value.hint
 
 
 def test_a_service_that_never_answers_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(KitError) as caught:
-            client.parse(documents.read(INVOICE), url, timeout=0.5)
-    assert "no answer within" in caught.value.message and "--timeout" in caught.value.hint
+        with Client(url, timeout=0.3, backoff=ONCE) as service, pytest.raises(PagesFailed) as caught:
+            service.parse(INVOICE)
+    assert isinstance(caught.value.document.failed[0].error, client.TimedOut) and "--timeout" in caught.value.hint
 
 
-def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", ["", "/", "/layout-parsing"])
+def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
-    with stub_service(success(page("text"))) as url:
-        assert client.parse(documents.read(INVOICE), url).markdown == "text"
+    with stub_service(success(page("text"))) as url, Client(url + path) as service:
+        assert service.parse(INVOICE).markdown == "text"
 
 
-def parsed(path: Path, *pages: dict[str, Any]) -> client.Parsed:
-    with stub_service(success(*pages)) as url:
-        return client.parse(documents.read(path), url)
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda path: None, "missing"),
+        (lambda path: path.mkdir(), "missing"),
+        (lambda path: path.write_bytes(b""), "empty"),
+        (lambda path: path.write_bytes(b"just text"), "unreadable"),
+        (lambda path: path.write_bytes(TWELVE.read_bytes()[:300]), "corrupt"),
+        (lambda path: path.write_bytes(INVOICE.read_bytes()[:5000]), "corrupt"),
+        (lambda path: path.write_bytes((SAMPLES / "scan.jpg").read_bytes()[:-5000]), "corrupt"),
+    ],
+)
+def test_files_that_cannot_be_read_are_not_sent(kit: Client, tmp_path: Path, make: Callable[[Path], object], kind: str) -> None:
+    make(tmp_path / "x.pdf")
+    STUB.requests.clear()
+    with pytest.raises(client.Unusable) as caught:
+        kit.parse(tmp_path / "x.pdf")
+    assert not STUB.requests
+    assert caught.value.kind == kind and caught.value.code == ExitCode.INPUT and "x.pdf" in caught.value.message
 
 
-def test_pictures_of_two_pages_with_one_name_are_both_kept(tmp_path: Path) -> None:
-    key = "imgs/box_1_2_3_4.jpg"
-    reply = [page(f'page {n} <img src="{key}">', {key: base64.b64encode(f"picture {n}".encode()).decode()}) for n in range(12)]
-    written = client.write(parsed(TWELVE, *reply), tmp_path)
-    assert written == tmp_path / "twelve-pages.md"
-    text = written.read_text()
-    for number in range(12):
-        file = f"twelve-pages_images/p{number + 1:04d}_box_1_2_3_4.jpg"
-        assert text.count(file) == 1
-        assert (tmp_path / file).read_bytes() == f"picture {number}".encode()
-    report = json.loads((tmp_path / "twelve-pages.json").read_text())
-    assert len(report["layoutParsingResults"]) == 12 and report["source"] == "twelve-pages.pdf"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["twelve-pages.json", "twelve-pages.md", "twelve-pages_images"]
+def test_a_file_that_vanishes_costs_itself_and_a_full_disk_ends_it(
+    kit: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "x.png"
+    source.write_bytes(INVOICE.read_bytes())
+    look = Reader.open
+
+    async def vanish(self: Reader, path: Path, name: str = "") -> Opened:
+        opened = await look(self, path, name)
+        path.unlink()
+        return opened
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "open", vanish)
+        error = failure(kit, source, success(page("text")))
+        assert isinstance(error, client.Unusable) and error.kind == "missing" and "No such file" in error.message
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(transport.tempfile, "SpooledTemporaryFile", full)
+    with pytest.raises(OSError, match="No space left"):
+        kit.parse(INVOICE)
 
 
-def test_a_hostile_picture_name_stays_in_the_folder(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    client.write(parsed(INVOICE, page("x", {"../../../evil.sh": JPEG, "/etc/passwd": JPEG, "a/..": JPEG})), out)
-    files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert [name for name in files if not name.startswith("out/invoice")] == []
+def test_a_wrong_address_is_told_at_once() -> None:
+    with pytest.raises(KitError, match="is not the address of a service"):
+        Client("localhost:8080")
 
 
-def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
-    client.write(parsed(INVOICE, page("old", {"imgs/old.jpg": JPEG})), tmp_path)
-    client.write(parsed(INVOICE, page("new")), tmp_path)
-    assert (tmp_path / "invoice.md").read_text() == "new\n"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["invoice.json", "invoice.md"]
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "client.md").read_text(), re.DOTALL)
 
 
-def test_a_disk_error_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client.write(parsed(INVOICE, page("old")), tmp_path)
-    result = parsed(INVOICE, page("new", {"imgs/a.jpg": JPEG}))
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_the_examples_of_the_docs(example: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(EXAMPLES) == 3 and "http://127.0.0.1:8080" in example
+    monkeypatch.chdir(ROOT)
+    with serving(Service()) as service:
+        exec(compile(example.replace("http://127.0.0.1:8080", service.url), "docs/client.md", "exec"), {})
+        assert service.served
+    assert capsys.readouterr().out
 
-    def full(self: Path, *_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device", str(self))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(KitError) as caught:
-        client.write(result, tmp_path)
-    monkeypatch.undo()
-    assert caught.value.code == ExitCode.ENVIRONMENT and "No space left" in caught.value.message
-    assert (tmp_path / "invoice.md").read_text() == "old\n"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["invoice.json", "invoice.md"]
+def test_a_reply_that_is_too_deep(kit: Client) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    error = failure(kit, INVOICE, lambda request: (200, deep.encode()))
+    assert isinstance(error, client.BadReply)
