@@ -12,7 +12,8 @@ RUN python -c "import ctypes; ctypes.CDLL('libGL.so.1'); ctypes.CDLL('libgthread
 RUN id paddleocr >/dev/null 2>&1 || useradd --create-home --uid 1000 paddleocr
 
 COPY scripts/kit/preview/requirements-api.txt /opt/kit/
-RUN python -m pip install --no-cache-dir --root-user-action=ignore --disable-pip-version-check \
+# prepare.py compiles what a start imports, half of it all; the rest is never used.
+RUN python -m pip install --no-cache-dir --no-compile --root-user-action=ignore --disable-pip-version-check \
         --requirement /opt/kit/requirements-api.txt \
     # 80 MB of the packages' own tests.
     && cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \

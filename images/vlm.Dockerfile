@@ -9,7 +9,7 @@ RUN command -v curl >/dev/null \
 RUN id paddleocr >/dev/null 2>&1 || useradd --create-home --uid 1000 paddleocr
 
 COPY scripts/kit/preview/requirements-vlm.txt /opt/kit/
-RUN python -m pip install --no-cache-dir --root-user-action=ignore --disable-pip-version-check \
+RUN python -m pip install --no-cache-dir --no-compile --root-user-action=ignore --disable-pip-version-check \
         --requirement /opt/kit/requirements-vlm.txt
 
 ENV PYTHONPATH=/opt/kit
@@ -17,9 +17,9 @@ COPY scripts/kit/__init__.py /opt/kit/kit/
 COPY scripts/kit/preview/__init__.py scripts/kit/preview/weights.py /opt/kit/kit/preview/
 COPY images/prepare.py /opt/kit/
 RUN python /opt/kit/prepare.py vlm /opt/kit/models
-# Last, because it changes most often; compiled, because the server's user may not write here.
+# Last, because it changes most often. Compiled, because the server's user may not write here, and with it what it imports.
 COPY scripts/kit/preview/vlm /opt/kit/kit/preview/vlm
-RUN python -m compileall -q /opt/kit/kit
+RUN python -m compileall -q /opt/kit/kit && python /opt/kit/prepare.py vlm-start /opt/kit/models
 
 LABEL paddleocr-vl-kit.image=cpu-preview \
       org.opencontainers.image.title="PaddleOCR-VL Kit: VLM server of the CPU preview, with stand-in models" \

@@ -1,5 +1,5 @@
 """Writes what is made from the tables in scripts/kit: .env.example, docs/settings.md, docs/cli.md, docs/lint.md,
-docs/catalog.md, docs/troubleshooting.md.
+docs/catalog.md, docs/troubleshooting.md, pipeline_config_gateway.yaml, and the tables in docs/gateway.md.
 
 .kit/venv/bin/python scripts/render.py          write
 .kit/venv/bin/python scripts/render.py --check  exit 1 when a file differs
@@ -18,7 +18,10 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from kit import cli, lint  # noqa: E402
 from kit.catalog import failures, settings  # noqa: E402
 from kit.errors import EXIT_MEANING  # noqa: E402
+from kit.gateway import causes, metrics  # noqa: E402
+from kit.gateway import settings as gateway_settings  # noqa: E402
 from kit.plan import tables  # noqa: E402
+from kit.preview.overlay import REPLICA_CONCURRENCY  # noqa: E402
 from kit.stack import logs  # noqa: E402
 
 MADE = "<!-- made by scripts/render.py; change the tables in scripts/kit -->\n\n"
@@ -85,13 +88,43 @@ def catalog_page() -> str:
     )
 
 
+def gateway_page() -> str:
+    """Written by hand but for its tables, each between two comments."""
+    tables = {
+        "settings": gateway_settings.markdown_table(),
+        "causes": causes.markdown_table(),
+        "metrics": metrics.markdown_table(),
+    }
+    text = (ROOT / "docs/gateway.md").read_text()
+    for name, table in tables.items():
+        begin, end = f"<!-- {name}: made by scripts/render.py -->\n", "<!-- end -->"
+        before, _, rest = text.partition(begin)
+        text = before + begin + table + end + rest.partition(end)[2]
+    return text
+
+
+def gateway_config() -> str:
+    """Of a replica behind the gateway: the usual one without PaddleX's queues, and with fewer blocks on their way at once."""
+    text = (ROOT / "pipeline_config_vllm.yaml").read_text()
+    server = "      server_url: http://paddleocr-vlm-server:8118/v1\n"
+    assert text.count("use_queues: True\n") == 1
+    assert text.count(server) == 1
+    more = "      # Its client looks through all open requests for each: with PaddleX's 200 that costs more than the request.\n"
+    more += f"      max_concurrency: {REPLICA_CONCURRENCY}\n"
+    header = "# Made by scripts/render.py from pipeline_config_vllm.yaml, for an API behind the gateway: without the queues,\n"
+    header += "# which cost 0.5 s a request and are of use only within a long document, and that one the gateway cuts.\n"
+    return header + text.replace("use_queues: True\n", "use_queues: False\n").replace(server, server + more)
+
+
 PAGES = {
+    "pipeline_config_gateway.yaml": gateway_config,
     ".env.example": settings.env_example,
     "docs/settings.md": settings_page,
     "docs/cli.md": cli_page,
     "docs/troubleshooting.md": troubleshooting_page,
     "docs/lint.md": lint_page,
     "docs/catalog.md": catalog_page,
+    "docs/gateway.md": gateway_page,
 }
 
 

@@ -9,17 +9,32 @@ from typing import Any
 
 import httpx
 import pytest
-from kit.preview.install import Installation
+from kit import envs
+from kit.preview.install import HERE, Installation
 from support import FAULT, ROOT, Running, Workspace, make_encrypted_pdf, make_workspace
 from xdist.scheduler import LoadScopeScheduling
 
+# What shares engines, or a preview, is one worker's. Three workers start with the first three of these folders; the third is
+# the shortest by far, so that worker takes the fourth as well, and all end at about the same time, with the unit tests.
+WHOLE = ("tests/stack", "tests/docker/preview", "tests/docker/tiny_vlm", "tests/docker")
+
+
+def whole(nodeid: str) -> str | None:
+    """The innermost of those folders that holds the test; None for what may go file by file."""
+    return max((name for name in WHOLE if nodeid.startswith(f"{name}/")), key=len, default=None)
+
 
 class ByFolder(LoadScopeScheduling):
-    """With several workers: what shares engines, or a preview, is one worker's; unit tests go file by file."""
+    """Hands a worker one folder of WHOLE, or one file, after another."""
 
     def _split_scope(self, nodeid: str) -> str:
-        folder = next((name for name in ("tests/docker", "tests/stack") if nodeid.startswith(f"{name}/")), None)
-        return folder or nodeid.partition("::")[0]
+        return whole(nodeid) or nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(WHOLE)}
+    items.sort(key=lambda item: order.get(whole(item.nodeid) or "", len(WHOLE)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
@@ -63,6 +78,15 @@ def preview(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def preview_install(preview: Running) -> Installation:
     """Where the preview's parts lie; they are installed when a test gets this."""
     return Installation(ROOT)
+
+
+@pytest.fixture(scope="session")
+def api_python(request: pytest.FixtureRequest) -> Path:
+    """The interpreter of the API's environment, which has what the official API image has; installed when it is not there."""
+    installation = Installation(ROOT)
+    if not envs.is_current(installation.api_venv, HERE / "requirements-api.txt"):
+        installation = request.getfixturevalue("preview_install")
+    return installation.api_python
 
 
 @pytest.fixture(scope="session")

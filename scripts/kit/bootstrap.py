@@ -12,12 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-from kit import envs
+from kit import envs, wheels
 from kit.errors import ExitCode, KitError
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-# Measured: `du -sm .kit/venv` is 80 on Linux; doubled for pip's temporary files.
+# Measured: `du -sm .kit/venv` is 105 on Linux; some more for pip's temporary files.
 NEEDS_BYTES = 150 * 2**20
 
 # Runs without the current folder on sys.path, whose files could shadow modules.
@@ -28,7 +28,8 @@ def main() -> None:
     """Replace this process by the real ./kit; exits by itself on failure."""
     venv = ROOT / ".kit" / "venv"
     try:
-        if envs.ensure(venv, REQUIREMENTS, needs_bytes=NEEDS_BYTES, report=_Report()):
+        carried = wheels.carried(ROOT)
+        if envs.ensure(venv, REQUIREMENTS, needs_bytes=NEEDS_BYTES, report=_Report(), carried=carried):
             print("\r\033[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
     except KitError as error:
         _fail(error.message, error.hint, error.code)

@@ -27,13 +27,13 @@ from ruamel.yaml.tokens import CommentToken
 
 from kit.catalog import models
 from kit.catalog.backends import NATIVE
-from kit.catalog.settings import ENV_FILE, Settings
+from kit.catalog.settings import ENV_FILE, SETTINGS, Settings
 from kit.errors import ExitCode, KitError
 from kit.plan import KV_BYTES, PAIRS, Placed, Plan
+from kit.stack import files
 
 PIPELINE_FILE, VLM_FILE = "pipeline_config.local.yaml", "vlm_server_config.local.yaml"
 SHIPPED_PIPELINE, SHIPPED_VLM = "pipeline_config_vllm.yaml", "vlm_server_config.yaml"
-API_ONLY_FILE = "compose.api-only.yaml"
 SERVED_URL = "http://paddleocr-vlm-server:8118/v1"  # the service of compose.yaml, the port of its command
 HEADER = "# By ./kit configure, which changes the keys of its plan and keeps the rest.\n"
 ENV_HEADER = "# By ./kit configure. Add what you like: it changes the keys of its plan alone. All of them: .env.example\n"
@@ -65,14 +65,21 @@ def changes(plan: Plan, root: Path, settings: Settings) -> list[Change]:
 
     Raises KitError (USAGE) when a config in force is no YAML mapping.
     """
-    wanted = [_copy(root / PIPELINE_FILE, _pipeline_base(root, settings), lambda config: edit_pipeline(config, plan))]
+    behind = bool(settings.given("API_REPLICAS"))
+
+    def edit(config: CommentedMap) -> None:
+        edit_pipeline(config, plan)
+        if plan.replicas or behind:  # queues cost 0.5 s a request, and are of no use behind a gateway (docs/performance.md)
+            _put(config, "use_queues", not plan.replicas)
+
+    wanted = [_copy(root / PIPELINE_FILE, _pipeline_base(root, settings), edit)]
     for placed in plan.placed if plan.serves_vlm else ():
         path = root / _vlm_file(placed)
         base = _vlm_base(plan, placed, root, settings)
         wanted.append(_copy(path, base, partial(_edit_vlm, values=vlm_values(plan, placed))))
     for placed in plan.placed[1:]:
-        wanted.append(_env(root / _pair_env(placed), _pair_values(placed, settings)))
-    wanted.append(_env(root / ENV_FILE, env_values(plan, root)))
+        wanted.append(env_change(root / _pair_env(placed), _pair_values(placed, settings)))
+    wanted.append(env_change(root / ENV_FILE, env_values(plan, root)))
     return [change for change in wanted if change.before != change.after]
 
 
@@ -129,20 +136,25 @@ def env_values(plan: Plan, root: Path) -> dict[str, str]:
     now = _defined(_read(root / ENV_FILE) or "")
     # With its model inside, the VLM server needs nothing from outside.
     cut_off = plan.serves_vlm and plan.family.offline
-    if cut_off or "VLM_NETWORK_INTERNAL" in now:
+    if cut_off or plan.replicas or "VLM_NETWORK_INTERNAL" in now:
         values["VLM_NETWORK_INTERNAL"] = str(cut_off).lower()
-    files = _compose_files(now.get("COMPOSE_FILE"), root)
-    if plan.serves_vlm:
-        files = [name for name in files if name != API_ONLY_FILE]
-    elif API_ONLY_FILE not in files:
-        files.append(API_ONLY_FILE)
-    # An empty COMPOSE_FILE is an error to Compose, so what is not needed is never written.
-    if "COMPOSE_FILE" in now or not plan.serves_vlm:
-        values["COMPOSE_FILE"] = ":".join(files)
+    if plan.replicas or now.get("API_REPLICAS"):
+        values["API_REPLICAS"] = str(plan.replicas or "")
+    if plan.replicas and (not plan.serves_vlm or "GATEWAY_VLM" in now):
+        values["GATEWAY_VLM"] = _watched_vlm(plan)
+    values |= _compose_file(plan, now.get("COMPOSE_FILE"), root)
     if "VLM_URL" in now or plan.vlm_url:
         values["VLM_URL"] = plan.vlm_url
         values["VLM_HOST"] = urlsplit(plan.vlm_url).hostname or ""
     return values
+
+
+def _watched_vlm(plan: Plan) -> str:
+    """What the gateway asks whether the VLM lives: ours, or your own where the gateway's container reaches it; else nothing."""
+    parts = urlsplit(plan.vlm_url)
+    if plan.serves_vlm:
+        return SETTINGS["GATEWAY_VLM"].default
+    return plan.vlm_url if parts.scheme == "http" and parts.hostname != "host.docker.internal" else ""
 
 
 def edited_env(text: str, values: Mapping[str, str]) -> str:
@@ -181,7 +193,8 @@ def _with_value(line: str, value: str) -> str:
     return head[0] + value + ((comment and comment[1]) or "") + (end[0] if end else "")
 
 
-def _env(path: Path, values: Mapping[str, str]) -> Change:
+def env_change(path: Path, values: Mapping[str, str]) -> Change:
+    """A file like .env with these values; a new one says whose it is."""
     before = _read(path)
     return Change(path, before, edited_env(ENV_HEADER if before is None else before, values))
 
@@ -190,10 +203,19 @@ def _defined(text: str) -> dict[str, str]:
     return {binding.key: binding.value or "" for binding in parse_stream(io.StringIO(text)) if binding.key}
 
 
-def _compose_files(setting: str | None, root: Path) -> list[str]:
-    if setting:
-        return setting.split(":")
-    return ["compose.yaml", *(["compose.override.yaml"] if (root / "compose.override.yaml").exists() else [])]
+def _compose_file(plan: Plan, setting: str | None, root: Path) -> dict[str, str]:
+    """COMPOSE_FILE for this plan: your own files, with those of the kit that it needs and without the others."""
+    before = files.read_by_compose(root, setting)
+    wanted = {
+        files.MODELS: files.want_volume(plan.family.tag),
+        files.GATEWAY: bool(plan.replicas),
+        files.API_ONLY: not plan.serves_vlm,
+    }
+    after = before
+    for name, needed in wanted.items():
+        after = files.with_(after, name) if needed else files.without(after, name)
+    # An empty COMPOSE_FILE is an error to Compose, so what is not needed is never written.
+    return {"COMPOSE_FILE": files.SEPARATOR.join(after)} if setting is not None or after != before else {}
 
 
 # --- pairs: the first is .env's own, each other one has a small file on top of it

@@ -28,7 +28,7 @@ from kit.errors import ExitCode, KitError
 from kit.facts.docker import docker
 from kit.facts.gpus import nvidia
 from kit.redact import redact, secret_values, secrets_in_tree
-from kit.stack import SERVICES, logs
+from kit.stack import logs
 from kit.stack.choose import active
 
 SECONDS = 60.0  # for each program that is asked
@@ -110,7 +110,7 @@ def secrets_here(settings: Settings) -> set[str]:
 def gather(settings: Settings) -> dict[str, str]:
     """Every part, not yet safe to show. What fails becomes the text of its part."""
     stack = _try(lambda: active(settings), None)
-    now = {name: stack.tail(name, logs.LINES) for name in SERVICES} if stack else {}
+    now = {name: stack.tail(name, logs.LINES) for name in stack.services} if stack else {}
     left = {name: lines for name, lines in _try(lambda: logs.left_behind(settings), {}).items() if lines != now.get(name)}
     resolved = _try(lambda: _compose_config(settings), "")
     parts = {

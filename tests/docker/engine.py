@@ -22,9 +22,10 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import isolation
 from debian import CACHE, FLAVOURS, EngineUnavailable, Flavour, install_packages, require
@@ -41,12 +42,28 @@ CAP_SYS_RESOURCE = 24
 BRIDGE, POOL = "10.97.0.1/24", "base=10.96.0.0/16,size=24"
 
 
+@dataclass(frozen=True)
+class Options:
+    """How an engine differs from a plain one.
+
+    network: "outside", with a way out through this machine, or "none", with loopback and the engine's own bridges alone.
+    containerd_store: images in containerd's store, which engines from 24 on can do and 29 does by default.
+    data_mebibytes: the data folder is a file system of that size. environment: of the engine itself, not of its clients.
+    """
+
+    network: Literal["outside", "none"] = "outside"
+    containerd_store: bool = False
+    data_mebibytes: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
 class Engine:
     """A running engine. `network` is what its containers call the host: published ports are there, not on the machine."""
 
-    def __init__(self, flavour: Flavour, tag: str) -> None:
+    def __init__(self, flavour: Flavour, tag: str, options: Options) -> None:
         self.flavour = flavour
         self.tag = tag
+        self.options = options
         self.work = isolation.work_folder(tag)
         self.network = isolation.network_of(tag)
         self.log = self.work / "dockerd.log"
@@ -121,9 +138,10 @@ class Engine:
             *("--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{isolation.PREFIX}{self.tag}"),
             *("--config-file", str(self.work / "daemon.json")),
         ]
+        environment = self.environment | dict(self.options.environment)
         with self.log.open("a") as log:
             process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, start_new_session=True
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         threading.Thread(target=process.wait, daemon=True).start()  # reaps it
         until = time.monotonic() + START_SECONDS
@@ -171,8 +189,11 @@ class Engine:
         plugins = self.work / "config" / "cli-plugins"
         plugins.mkdir(parents=True)
         (plugins / "docker-compose").symlink_to(compose_binary())
-        (self.work / "daemon.json").write_text("{}")
-        self._mtu = isolation.make_network(self.tag)
+        store = {"features": {"containerd-snapshotter": True}} if self.options.containerd_store else {}
+        (self.work / "daemon.json").write_text(json.dumps(store))
+        if self.options.data_mebibytes:
+            isolation.mount_small(self.work / "data", self.options.data_mebibytes)
+        self._mtu = isolation.make_network(self.tag, outside=self.options.network == "outside")
 
     def _install_fake(self, source: str, name: str) -> None:
         """Our scripts run on this Python: a machine may have no other in the engine's PATH."""
@@ -183,15 +204,15 @@ class Engine:
 
 
 @contextlib.contextmanager
-def private_engine(flavour: str = "current") -> Iterator[Engine]:
-    """An engine of that flavour; whatever happens, nothing of it stays. Raises EngineUnavailable."""
+def private_engine(flavour: str = "current", **options: Any) -> Iterator[Engine]:
+    """An engine of that flavour; whatever happens, nothing of it stays. options: of Options. Raises EngineUnavailable."""
     chosen = FLAVOURS[flavour]
     require(chosen)
     compose_binary()
     isolation.remove_orphans()
     with _sigterm_unwinds():
         tag = isolation.claim()
-        engine = Engine(chosen, tag)
+        engine = Engine(chosen, tag, Options(**options))
         try:
             engine.prepare()
             engine.start()

@@ -56,30 +56,42 @@ def claim() -> str:
     return tag
 
 
-def make_network(tag: str) -> int:
-    """A network namespace with a way out through this machine; returns the MTU of that way."""
+def make_network(tag: str, *, outside: bool = True) -> int:
+    """A network namespace with a way out through this machine, or with loopback alone; returns the MTU."""
     name, mtu = namespace(tag), _mtu_to_outside()
-    net = _free_net()
     _run("ip", "netns", "add", name)
+    _run("ip", "-n", name, "link", "set", "lo", "up")
+    if outside:
+        _connect(tag, name, mtu)
+    return mtu
+
+
+def _connect(tag: str, name: str, mtu: int) -> None:
     _run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
-    _run("ip", "addr", "add", f"{net}.1/24", "dev", name)
+    with _alone():  # or two engines that start at once take the same
+        net = _free_net()
+        _run("ip", "addr", "add", f"{net}.1/24", "dev", name)
     _run("ip", "link", "set", name, "mtu", str(mtu), "up")
     _run("ip", "-n", name, "addr", "add", f"{net}.2/24", "dev", "eth0")
     _run("ip", "-n", name, "link", "set", "eth0", "mtu", str(mtu), "up")
-    _run("ip", "-n", name, "link", "set", "lo", "up")
     _run("ip", "-n", name, "route", "add", "default", "via", f"{net}.1")
     mark = ("-m", "comment", "--comment", f"{PREFIX}{tag}")
     _iptables("-t", "nat", "-A", "POSTROUTING", "-s", f"{net}.0/24", "!", "-o", name, *mark, "-j", "MASQUERADE")
     _iptables("-I", "FORWARD", "-i", name, *mark, "-j", "ACCEPT")
     _iptables("-I", "FORWARD", "-o", name, *mark, "-j", "ACCEPT")
     FORWARD.write_text("1")
-    return mtu
 
 
 def _free_net() -> str:
     """The first three bytes of a /24 that no link of this machine uses."""
     taken = _run("ip", "-4", "-o", "addr") + _run("ip", "-4", "route")
     return next(net for n in range(1, 255) if f"{(net := f'10.98.{n}')}." not in taken)
+
+
+def mount_small(folder: Path, mebibytes: int) -> None:
+    """A file system of that size below a work folder; goes with it."""
+    folder.mkdir()
+    _run("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder))
 
 
 def _mtu_to_outside() -> int:

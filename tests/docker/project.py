@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ OVERRIDE = "compose.engine-20.yaml"
 # Not the same and not the default: so that a mix-up is seen.
 GPUS = {"API_GPU": "1", "VLM_GPU": "GPU-8a5c"}
 CUT_OFF = {"VLM_NETWORK_INTERNAL": "true"}
+PREVIEW_IMAGES = {API: "paddleocr-vl-kit/preview-api:local", VLM: "paddleocr-vl-kit/preview-vlm:local"}
 COMMANDS = {API: "paddlex", VLM: "paddleocr"}
 
 
@@ -46,9 +48,15 @@ class Project:
     def config(self) -> dict[str, Any]:
         return json.loads(self.ask("config", "--format", "json"))
 
+    @cached_property
+    def name(self) -> str:
+        return self.config()["name"]
+
     def container(self, service: str) -> dict[str, Any]:
-        """`docker inspect` of the service's container."""
-        return self.engine.inspect(self.ask("ps", "--all", "--quiet", service).strip())
+        """`docker inspect` of the service's container. Found by `docker`: Compose takes five times the processor time."""
+        labels = (f"project={self.name}", f"service={service}", "oneoff=False")
+        filters = [word for label in labels for word in ("--filter", f"label=com.docker.compose.{label}")]
+        return self.engine.inspect(self.engine.docker("ps", "--all", "--quiet", *filters).strip())
 
     def pids(self, service: str) -> list[int]:
         """On this machine, of the service itself: children of the container's init, which a health check under way is not."""
@@ -60,7 +68,7 @@ class Project:
     def execute(self, service: str, command: str, user: str | None = None) -> subprocess.CompletedProcess[str]:
         """A shell command inside the running container, as the service's user or as `user`."""
         who = ["--user", user] if user else []
-        return self.run("exec", "--no-TTY", *who, service, "sh", "-c", command)
+        return self.engine.call(["docker", "exec", *who, self.container(service)["Id"], "sh", "-c", command])
 
     def logs(self, service: str) -> str:
         return self.ask("logs", "--no-color", "--no-log-prefix", service)

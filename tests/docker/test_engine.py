@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import isolation
@@ -97,6 +98,19 @@ def test_an_engine_in_use_is_no_orphan() -> None:
         assert leftovers(tag) == [f"folder {isolation.work_folder(tag)}"]
     finally:
         isolation.remove(tag)
+
+
+def test_engines_that_start_at_once_have_networks_of_their_own() -> None:
+    tags = [isolation.claim() for _ in range(6)]
+    try:
+        with ThreadPoolExecutor(len(tags)) as at_once:
+            list(at_once.map(isolation.make_network, tags))
+        show = ("ip", "-4", "-o", "addr", "show", "dev")
+        addresses = [subprocess.run([*show, isolation.namespace(tag)], capture_output=True, text=True).stdout for tag in tags]
+        assert len({address.split()[3] for address in addresses}) == len(tags), addresses
+    finally:
+        for tag in tags:
+            isolation.remove(tag)
 
 
 def _holder() -> tuple[subprocess.Popen[str], str]:

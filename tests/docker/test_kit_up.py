@@ -6,16 +6,13 @@ import hashlib
 import json
 import os
 import subprocess
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from base_image import make_base_image
 from engine import Engine
 from kit.errors import ExitCode
-from project import GPUS
-from support import API, VLM, Workspace, make_workspace, wait_for
+from support import API, VLM, Workspace, wait_for
 
 Kit = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -45,18 +42,6 @@ from kit.catalog.settings import Settings
 from kit.stack.compose import ComposeStack
 print(ComposeStack(paths.ROOT, Settings(paths.ROOT, os.environ)).is_current())
 """
-
-
-@pytest.fixture
-def space(engine: Engine, tmp_path: Path) -> Iterator[Workspace]:
-    """A clone whose ./kit reaches the private engine; everything of it is taken down afterwards."""
-    (tmp_path / "clone").mkdir()
-    space = make_workspace(tmp_path / "clone")
-    space.environment |= engine.environment | {"API_PORT": "8085", "COMPOSE_PROJECT_NAME": "kit-up"} | GPUS
-    yield space
-    inside(engine, space, space.path / "kit", "down")
-    assert engine.docker("ps", "--all", "--quiet", "--filter", "label=com.docker.compose.project=kit-up") == ""
-    assert engine.docker("network", "ls", "--quiet", "--filter", "label=com.docker.compose.project=kit-up") == ""
 
 
 def inside(engine: Engine, space: Workspace, *argv: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
@@ -168,42 +153,6 @@ def test_a_container_that_dies_at_its_start_ends_the_wait_and_leaves_its_log(eng
     assert "no kernel image" in (space.path / ".kit" / "logs" / f"{VLM}.log").read_text()
 
 
-@pytest.mark.parametrize("engine", ["current"], indirect=True)  # its images are built once
-def test_the_preview_in_containers(engine: Engine, space: Workspace) -> None:
-    space.environment["PREVIEW_BASE_IMAGE"] = make_base_image(engine)
-    up = inside(engine, space, space.path / "kit", "up", "--preview", timeout=900)
-    assert up.returncode == 0, up.stderr
-    assert up.stdout.startswith("# Invoice 2026-0117")
-    for service, name in ((VLM, "preview-vlm"), (API, "preview-api")):
-        image = engine.docker("image", "inspect", "--format", "{{.Id}}", f"paddleocr-vl-kit/{name}:local").strip()
-        line = f"{service}  paddleocr-vl-kit/{name}:local  {image[:19]}  CPU preview, stand-in models"
-        assert line in up.stderr
-    assert "not PaddleOCR-VL" in up.stderr
-    again = inside(engine, space, space.path / "kit", "up", "--preview")
-    assert again.returncode == 0 and "already up" in again.stderr
-    assert status(engine, space)["stack"] == "CPU preview (Docker Compose)"
-
-    health = inside(engine, space, space.path / "kit", "health", "--deep", "--json")
-    assert health.returncode == 0, health.stderr
-    seen = json.loads(health.stdout)
-    assert seen["vlm"]["server_url"] == f"http://{VLM}:8118/v1" and seen["vlm"]["served"] == ["PaddleOCR-VL-0.9B"]
-    assert seen["page"]["word_read"] is True
-
-    os.kill(process_of(engine, VLM), 9)
-    lost = inside(engine, space, space.path / "kit", "health")
-    assert lost.returncode in (ExitCode.VLM, ExitCode.OK), lost.stdout  # it may be back already
-
-    bundle = inside(engine, space, space.path / "kit", "diagnose", "--bundle")
-    (file,) = (space.path / ".kit" / "support").glob("*.zip")
-    with zipfile.ZipFile(file) as whole:
-        names = set(whole.namelist())
-        services = json.loads(whole.read("services.json"))
-        composed = whole.read("config/compose.yaml").decode()
-    assert {f"logs/{VLM}.log", f"logs/{API}.log", "doctor.json", "lint.json", "versions.json"} <= names, bundle.stderr
-    assert "${" not in composed and "paddleocr-vl-api:" in composed, "resolved by Compose itself"
-    assert [image["kind"] for image in services["images"]] == ["CPU preview, stand-in models"] * 2
-
-
 def test_doctor_knows_the_engine_and_its_lack_of_a_gpu(engine: Engine, space: Workspace) -> None:
     done = inside(engine, space, space.path / "kit", "doctor", "--offline", "--json")
     assert done.returncode == ExitCode.PREVIEW_ONLY, done.stderr
@@ -211,8 +160,3 @@ def test_doctor_knows_the_engine_and_its_lack_of_a_gpu(engine: Engine, space: Wo
     assert checks["docker"]["status"] != "fail" and engine.version.split("+")[0] in checks["docker"]["found"]
     assert ("compose.engine-20.yaml" in json.dumps(checks["docker"])) is (int(engine.version.split(".")[0]) < 25)
     assert checks["image-disk"]["found"] and checks["preview-disk"]["found"]
-
-
-def process_of(engine: Engine, service: str) -> int:
-    """On this machine, the init of the service's container."""
-    return engine.inspect(f"kit-up-{service}-1")["State"]["Pid"]

@@ -60,17 +60,8 @@ def test_a_slow_start_is_not_mistaken_for_a_hang(impatient: Project) -> None:
     assert all(is_healthy(impatient, service) for service in SERVICES)
 
 
-@pytest.mark.parametrize(
-    ("engine", "service", "hang"),
-    [
-        ("current", VLM, stop_processes),
-        ("current", VLM, answer_503),
-        ("current", API, stop_processes),
-        ("current", API, answer_503),
-        ("debian", VLM, stop_processes),
-    ],
-    indirect=["engine"],
-)
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("hang", [stop_processes, answer_503])
 def test_what_hangs_is_restarted_and_nothing_else(
     impatient: Project, engine: Engine, service: str, hang: Callable[[Project, str], None]
 ) -> None:

@@ -23,7 +23,7 @@ def test_up_shows_the_sample_page_on_stdout_and_talk_on_stderr(preview: Running)
         assert cell in page
     talk = preview.first.stderr
     assert "✔ serving: samples/invoice.png was parsed" in talk
-    assert f"POST {preview.url}/layout-parsing" in talk
+    assert f"POST {preview.url}/layout-parsing" in talk and "./kit view" in talk
     assert "not PaddleOCR-VL" in talk, "the preview says what it is"
     assert "Traceback" not in talk
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from kit import cli
 from kit.errors import EXIT_MEANING, ExitCode
 from kit.verbs import VERBS
 from support import API, ROOT, SAMPLES, Workspace, check_error
@@ -63,11 +64,24 @@ def test_parse_looks_at_every_file_before_it_sends_one(workspace: Workspace, tmp
     check_error(done, ExitCode.INPUT, "missing.pdf: no such file")
 
 
-def test_parse_refuses_two_files_of_one_name(workspace: Workspace, tmp_path: Path) -> None:
-    other = tmp_path / "invoice.jpg"
-    other.write_bytes((SAMPLES / "scan.jpg").read_bytes())
-    done = workspace.kit("parse", SAMPLES / "invoice.png", other, "-o", tmp_path / "out")
-    check_error(done, ExitCode.INPUT, "would both be written to invoice.md")
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--pages", "7-3"], "list of pages, such as 3-7,9"),
+        (["--max-pages", "0"], "--max-pages"),
+        (["--concurrency", "0"], "number from 1 to 256"),
+        (["-o", "out", "--format", "md,pdf"], "list of formats (md, json, jsonl, docx, html)"),
+        (["--format", "json"], "--format needs a folder"),
+        (["--set", "useChartRecogntion=true"], "`useChartRecognition`"),
+        (["--set", "topP=7"], "topP"),
+        (["--set", "fileType=1"], "./kit parse sets that itself"),
+        (["--set", "topP"], "setting NAME=VALUE"),
+    ],
+)
+def test_options_of_parse(capsys: pytest.CaptureFixture[str], options: list[str], part: str) -> None:
+    assert cli.main(["parse", str(SAMPLES / "invoice.png"), *options]) == ExitCode.USAGE
+    out, talk = capsys.readouterr()
+    assert not out and talk.startswith("error: ") and "\nhint: " in talk and part in talk
 
 
 def test_parse_with_a_wrong_address(workspace: Workspace) -> None:
@@ -112,6 +126,5 @@ def test_the_readme_names_every_verb_and_no_other() -> None:
 
     text = (ROOT / "README.md").read_text()
     used = set(re.findall(r"\./kit (\w+)", text))
-    assert used <= {"doctor", "configure", "up", "down", "status", "health", "lint", "logs", "diagnose", "parse", "test"}
-    assert {"doctor", "configure", "up", "down", "status", "health", "lint", "logs", "diagnose", "parse", "test"} <= used
+    assert used == set(VERBS)
     assert API in text

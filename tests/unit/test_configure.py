@@ -30,7 +30,8 @@ HOST = Machine("Linux", "x86_64", False, 16, 64 * GIB, 60 * GIB)
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """The files that a plan starts from, without the rest of a clone."""
-    for name in ("compose.yaml", "compose.api-only.yaml", "healthcheck.sh", configure.SHIPPED_PIPELINE, configure.SHIPPED_VLM):
+    composed = ("compose.yaml", "compose.models.yaml", "compose.api-only.yaml")
+    for name in (*composed, "healthcheck.sh", configure.SHIPPED_PIPELINE, configure.SHIPPED_VLM):
         (tmp_path / name).write_text((ROOT / name).read_text())
     return tmp_path
 
@@ -63,6 +64,12 @@ def composed(root: Path, *env_files: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+def mounted(service: dict[str, Any]) -> Path:
+    """The config that the service gets."""
+    (source,) = [mount["source"] for mount in service["volumes"] if mount["target"].endswith("_config.yaml")]
+    return Path(source)
+
+
 # --- the plan as files
 
 
@@ -87,7 +94,7 @@ def test_compose_starts_what_was_planned(clone: Path) -> None:
     for name, uuid, config in ((VLM, uuids[0], configure.VLM_FILE), (API, uuids[1], configure.PIPELINE_FILE)):
         (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
         assert device["device_ids"] == [uuid]
-        assert services[name]["volumes"][-1]["source"] == str(clone / config)
+        assert mounted(services[name]) == clone / config
         assert services[name]["image"].endswith(":paddleocr3.6-nvidia-gpu")
     assert vlm(clone)["gpu-memory-utilization"] >= 0.9
     assert vlm(clone)["max-num-seqs"] == 512
@@ -151,6 +158,31 @@ def test_offline_cuts_the_vlm_server_off_and_online_joins_it_again(clone: Path) 
     assert "internal" not in composed(clone)["networks"]["back"]
 
 
+def test_plain_compose_starts_the_same_files_as_the_kit(clone: Path) -> None:
+    """Images that download get the volume, those with the models inside do not; your own files stay, in their place."""
+    (clone / "compose.override.yaml").write_text("services: {paddleocr-vl-api: {hostname: mine}}\n")
+    steps: list[tuple[dict[str, Any], list[str]]] = [
+        ({}, ["compose.yaml", "compose.models.yaml", "compose.override.yaml"]),
+        ({"offline": True}, ["compose.yaml", "compose.override.yaml"]),
+        ({"backend": "native"}, ["compose.yaml", "compose.models.yaml", "compose.override.yaml", "compose.api-only.yaml"]),
+        ({}, ["compose.yaml", "compose.models.yaml", "compose.override.yaml"]),
+    ]
+    for wishes, expected in steps:
+        put(clone, "rtx4090", **wishes)
+        assert Settings(clone, {}).given("COMPOSE_FILE").split(":") == expected
+        config = composed(clone)
+        assert config["services"][API]["hostname"] == "mine"
+        assert ("models" in config.get("volumes", {})) is ("compose.models.yaml" in expected)
+
+
+def test_without_a_need_compose_file_is_not_written_and_a_host_without_network_stays_one(clone: Path) -> None:
+    put(clone, "rtx4090", offline=True)
+    assert Settings(clone, {}).given("COMPOSE_FILE") is None
+    (clone / ".env").write_text("COMPOSE_FILE=compose.yaml:compose.offline.yaml\n")
+    put(clone, "rtx4090", offline=True)
+    assert Settings(clone, {}).given("COMPOSE_FILE") == "compose.yaml:compose.offline.yaml"
+
+
 def test_native_and_back_leaves_no_trace(clone: Path) -> None:
     put(clone, "rtx4090")
     before = pipeline(clone)
@@ -179,7 +211,7 @@ def test_pairs_are_projects_of_their_own(clone: Path) -> None:
         ids = [services[name]["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] for name in (API, VLM)]
         assert ids[0] == ids[1]
         devices += ids[0]
-        shares.append(yaml.safe_load(Path(services[VLM]["volumes"][-1]["source"]).read_text())["gpu-memory-utilization"])
+        shares.append(yaml.safe_load(mounted(services[VLM]).read_text())["gpu-memory-utilization"])
     assert devices == [load("8-mixed").gpus[n].uuid for n in (0, 2, 6)]
     assert len(set(shares)) == 3, "cards of three sizes"
     made = plan(load("8-mixed"), HOST, Wishes(gpus=("0", "2", "6")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import nvml
@@ -11,7 +12,9 @@ import pytest
 import yaml
 from kit import doctor
 from kit.catalog.requirements import MODEL_HUBS
+from kit.catalog.settings import Settings
 from kit.doctor import check as marks
+from kit.doctor.look import look
 from kit.doctor.network import NO_PROXY, bypasses, registry_url
 from kit.errors import ExitCode
 from kit.facts.disk import Space
@@ -323,3 +326,17 @@ def test_what_no_proxy_covers() -> None:
 def test_versions() -> None:
     assert marks.numbers("28.5.2+dfsg1") == (28, 5, 2) and marks.numbers("v2.40.3-desktop.1") == (2, 40, 3)
     assert marks.numbers("dev") == ()
+
+
+def test_on_a_host_without_network_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict] = []
+
+    def note(*_: object, **told: object) -> Facts:
+        asked.append(told)
+        return GOOD
+
+    monkeypatch.setattr("kit.doctor.look.survey", note)
+    for file in ("compose.yaml", "compose.yaml:compose.offline.yaml"):
+        look(Settings(tmp_path, {"COMPOSE_FILE": file}), offline=False)
+    assert asked[0]["registry"].startswith("https://") and asked[0]["hubs"]
+    assert (asked[1]["registry"], asked[1]["hubs"]) == ("", ())

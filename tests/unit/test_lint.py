@@ -42,8 +42,14 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 @pytest.mark.parametrize(
     "files",
-    ["", "compose.preview.yaml", "compose.yaml compose.engine-20.yaml"],
-    ids=["as they are", "preview", "old engine"],
+    [
+        "",
+        "compose.preview.yaml",
+        "compose.yaml compose.engine-20.yaml",
+        "compose.yaml compose.models.yaml",
+        "compose.yaml compose.offline.yaml compose.models.yaml",
+    ],
+    ids=["as they are", "preview", "old engine", "volume", "offline, models in a volume"],
 )
 def test_our_files_have_no_finding(files: str, tmp_path: Path) -> None:
     for path in ROOT.iterdir():
@@ -54,6 +60,21 @@ def test_our_files_have_no_finding(files: str, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(re.sub(r"(?m)^#(\w+=)", r"\1", settings.env_example()))
     found = lint(load(tmp_path, {}, files=[tmp_path / name for name in files.split()] or None))
     assert [f"{f.place.file.name}:{f.place.line} {f.rule.id} {f.message}" for f in found] == []
+
+
+@pytest.mark.parametrize(
+    ("files", "tag", "rules"),
+    [
+        ("compose.yaml compose.offline.yaml", "paddleocr3.6-nvidia-gpu", ["KIT115", "KIT115"]),
+        ("compose.yaml compose.offline.yaml", "paddleocr3.6-nvidia-gpu-offline", []),
+        ("compose.yaml compose.models.yaml", "paddleocr3.6-nvidia-gpu-offline", ["KIT114", "KIT114"]),
+        ("compose.yaml compose.offline.yaml compose.models.yaml", "paddleocr3.6-nvidia-gpu-offline", ["KIT114", "KIT114"]),
+    ],
+)
+def test_our_overlays_with_the_wrong_images_do_not_start(files: str, tag: str, rules: list[str]) -> None:
+    names = {"API_IMAGE_TAG_SUFFIX": tag, "VLM_IMAGE_TAG_SUFFIX": tag, "VLM_MODEL_NAME": "PaddleOCR-VL-1.6-0.9B"}
+    found = lint(load(ROOT, names, files=[ROOT / name for name in files.split()]))
+    assert [finding.rule.id for finding in found if finding.severity is Severity.ERROR and finding.rule.id != "KIT307"] == rules
 
 
 def test_our_project_is_seen_whole() -> None:

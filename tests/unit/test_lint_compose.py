@@ -49,7 +49,15 @@ def test_services_are_what_compose_makes_of_them(case: Case, tmp_path: Path) -> 
     _same(json.loads(done.stdout)["services"], tmp_path, None)
 
 
-@pytest.mark.parametrize("files", ["compose.yaml", "compose.yaml compose.engine-20.yaml", "compose.preview.yaml"])
+@pytest.mark.parametrize(
+    "files",
+    [
+        "compose.yaml",
+        "compose.yaml compose.engine-20.yaml",
+        "compose.yaml compose.models.yaml compose.offline.yaml",
+        "compose.preview.yaml",
+    ],
+)
 def test_our_own_services_too(files: str) -> None:
     options = [word for name in files.split() for word in ("--file", name)]
     done = compose(ROOT, "--env-file", os.devnull, *options)

@@ -54,6 +54,13 @@ def test_environment_wins_over_env_file_wins_over_default(tmp_path: Path) -> Non
     assert settings.api_url == "http://127.0.0.1:9002"
 
 
+def test_a_setting_that_somebody_set_to_its_default_is_told_from_one_that_nobody_set(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("COMPOSE_FILE=compose.yaml\nVLM_GPU=\n")
+    settings = Settings(tmp_path, {"API_PORT": "8080", "API_GPU": ""})
+    names = ("COMPOSE_FILE", "API_PORT", "VLM_GPU", "API_GPU")
+    assert [settings.given(name) for name in names] == ["compose.yaml", "8080", None, None]
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("API_PORT", "eighty"), ("API_PORT", "0"), ("API_PORT", "65536"), ("API_BIND", "localhost")]
 )

@@ -34,6 +34,12 @@ def _tries(value: str) -> str:
     return value
 
 
+def _replicas(value: str) -> str:
+    if not value.isdigit() or not 1 <= int(value) <= 64:
+        raise ValueError("a whole number from 1 to 64 is needed")
+    return value
+
+
 def _boolean(value: str) -> str:
     if value not in ("true", "false"):
         raise ValueError("true or false is needed")
@@ -55,7 +61,7 @@ class Setting:
     name: str
     default: str
     meaning: str
-    used_by: str = "compose"  # "compose", "preview", "both", "api-only" or "Docker Compose itself"
+    used_by: str = "compose"  # "compose", "preview", "both", "api-only", "gateway" or "Docker Compose itself"
     check: Callable[[str], str] = _text
 
 
@@ -141,21 +147,68 @@ SECTIONS: tuple[tuple[str, tuple[Setting, ...]], ...] = (
             Setting(
                 "VLM_NETWORK_INTERNAL",
                 "false",
-                "true cuts the VLM server off from everything but the API; for images with the model inside (`…-offline`)",
+                "true cuts the VLM server off from everything but the API; for images with the model inside (`…-offline`). "
+                "Behind the gateway it holds for the API too, and true is the default",
                 check=_boolean,
+            ),
+        ),
+    ),
+    (
+        "Compose files",
+        (
+            Setting(
+                "COMPOSE_FILE",
+                "compose.yaml",
+                "Compose files in force, `:` between them, and no others. Where it is not set, compose.override.yaml counts too, "
+                "and `./kit up` adds compose.models.yaml unless the models are inside the images. compose.models.yaml keeps what "
+                "is downloaded; compose.offline.yaml is for a host without network (docs/offline.md); compose.gateway.yaml puts "
+                "the gateway in front (docs/gateway.md); compose.api-only.yaml, as the last one, starts the API alone",
+                "Docker Compose itself",
+            ),
+        ),
+    ),
+    (
+        "Gateway (compose.gateway.yaml; docs/gateway.md has more GATEWAY_ variables)",
+        (
+            Setting(
+                "API_REPLICAS",
+                "2",
+                "how many APIs stand behind the gateway. Setting it turns the gateway on for `./kit up`, unless COMPOSE_FILE "
+                "says which files are in force",
+                "gateway",
+                _replicas,
+            ),
+            Setting(
+                "GATEWAY_API_KEYS_FILE",
+                "",
+                "file with the keys that are let in, one a line, `NAME:KEY` or `KEY`; readable for CONTAINER_USER. Empty: "
+                "everybody is let in",
+                "gateway",
+            ),
+            Setting(
+                "GATEWAY_TLS_CERTIFICATE",
+                "",
+                "PEM file with the certificate and its chain: HTTPS instead of HTTP",
+                "gateway",
+            ),
+            Setting("GATEWAY_TLS_KEY", "", "PEM file with its private key; readable for CONTAINER_USER", "gateway"),
+            Setting(
+                "GATEWAY_VLM",
+                "http://paddleocr-vlm-server:8118",
+                "VLM server that the gateway watches; with compose.api-only.yaml your own one, or empty for none",
+                "gateway",
+            ),
+            Setting(
+                "GATEWAY_SPOOL_MIB",
+                "2048",
+                "MiB of memory for documents over 1 MiB while they are parsed, in the gateway's container",
+                "gateway",
             ),
         ),
     ),
     (
         "Without a VLM server of this project (./kit configure --backend native, or --vlm-url)",
         (
-            Setting(
-                "COMPOSE_FILE",
-                "compose.yaml",
-                "Compose files in force, `:` between them; where it is not set, compose.override.yaml counts too. "
-                "`compose.yaml:compose.api-only.yaml` starts the API alone",
-                "Docker Compose itself",
-            ),
             Setting(
                 "VLM_URL",
                 "",
@@ -186,8 +239,8 @@ SETTINGS: dict[str, Setting] = {setting.name: setting for _, group in SECTIONS f
 class Settings:
     """The values in force: environment before .env before default, as Compose has it.
 
-    An empty value counts as not set. Raises KitError (USAGE) at once when a
-    value is not of its kind, naming where it came from.
+    An empty value counts as not set. gateway: what is set of GATEWAY_…, in the table or not.
+    Raises KitError (USAGE) at once when a value is not of its kind, naming where it came from.
     """
 
     def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
@@ -195,12 +248,17 @@ class Settings:
         env_file = root / ENV_FILE
         from_file = dotenv_values(env_file) if env_file.exists() else {}
         self._values: dict[str, str] = {}
+        self._given: set[str] = set()
+        both = {**from_file, **{name: value for name, value in environ.items() if value}}
+        self.gateway = {name: value for name, value in both.items() if name.startswith("GATEWAY_") and value}
         for name, setting in SETTINGS.items():
             source, value = "the default", setting.default
             if from_file.get(name):
                 source, value = str(env_file), from_file[name] or ""
             if environ.get(name):
                 source, value = "the environment", environ[name]
+            if source != "the default":
+                self._given.add(name)
             try:
                 self._values[name] = setting.check(value)
             except ValueError as error:
@@ -211,6 +269,10 @@ class Settings:
     def __getitem__(self, name: str) -> str:
         return self._values[name]
 
+    def given(self, name: str) -> str | None:
+        """The value where somebody set it, be it to the default; None where nobody did."""
+        return self._values[name] if name in self._given else None
+
     def path(self, name: str) -> Path:
         """A setting that is a path, relative to the project's root."""
         return (self.root / self._values[name]).resolve()
@@ -219,6 +281,11 @@ class Settings:
     def api_url(self) -> str:
         """Where this machine reaches the API: no path, no slash at the end."""
         return f"http://{reachable_host(self['API_BIND'])}:{self['API_PORT']}"
+
+    @property
+    def gateway_url(self) -> str:
+        """Where this machine reaches the gateway, which has taken over the API's port."""
+        return self.api_url.replace("http:", "https:", 1) if self.given("GATEWAY_TLS_KEY") else self.api_url
 
 
 def reachable_host(bind: str) -> str:
@@ -239,11 +306,14 @@ def env_example() -> str:
     return "\n".join(lines)
 
 
+_READERS = {"both": "compose, preview", "api-only": "compose.api-only.yaml", "gateway": "compose.gateway.yaml"}
+
+
 def markdown_table() -> str:
     """The table of docs/settings.md."""
     lines = ["| variable | default | meaning | read by |", "| --- | --- | --- | --- |"]
     for name, setting in SETTINGS.items():
-        reader = {"both": "compose, preview", "api-only": "compose.api-only.yaml"}.get(setting.used_by, setting.used_by)
+        reader = _READERS.get(setting.used_by, setting.used_by)
         default = f"`{setting.default}`" if setting.default else "empty"
         lines.append(f"| `{name}` | {default} | {setting.meaning} | {reader} |")
     return "\n".join(lines) + "\n"

@@ -8,12 +8,14 @@ from kit.catalog.settings import ENV_FILE, Settings
 from kit.facts.survey import Facts, survey
 from kit.paths import ROOT
 from kit.preview import install
+from kit.stack import files
 
 TIMEOUT = 10.0  # seconds; a registry on the other side of the world takes some
 
 
 def look(settings: Settings, *, offline: bool, timeout: float = TIMEOUT) -> tuple[Facts, list[doctor.Check], doctor.Wanted]:
-    """What was asked for, what was found, and what to make of it."""
+    """What was asked for, what was found, and what to make of it. On a host that is said to have no network nobody is asked."""
+    offline = offline or files.OFFLINE in files.read_by_compose(ROOT, settings.given("COMPOSE_FILE"))
     wanted = doctor.Wanted(
         registry=settings["IMAGE_REGISTRY"],
         api_tag=settings["API_IMAGE_TAG_SUFFIX"],

@@ -11,6 +11,7 @@ from kit.doctor.check import GPU_STACK, Check, Subject
 from kit.facts.docker import Engine
 from kit.facts.network import Proxies, Reach
 
+NOT_ASKED = "not asked (--offline, or compose.offline.yaml in COMPOSE_FILE)"
 # What compose.yaml writes into NO_PROXY of both containers; tests/unit/test_doctor.py holds the two together.
 NO_PROXY = ("paddleocr-vlm-server", "localhost", "127.0.0.1")
 
@@ -61,7 +62,7 @@ def registry(found: Reach | None, engine: Engine | None, missing: bool) -> Check
         "both images are pulled from it once (IMAGE_REGISTRY); 401 is usual, the engine fetches a token next",
     )
     if found is None:
-        return about.neutral("not asked (--offline)")
+        return about.neutral(NOT_ASKED)
     answers = found.status in (200, 401)
     host = found.url.split("/")[2]
     if not answers and not missing:
@@ -94,7 +95,7 @@ def hubs(found: tuple[Reach, ...] | None, proxies: Proxies, *, offline_images: b
     if offline_images:
         return replace(about, needed="nothing").neutral("tags that end in -offline carry their models")
     if found is None:
-        return about.neutral("not asked (--offline)")
+        return about.neutral(NOT_ASKED)
     good = [hub for hub in found if hub.status is not None and hub.status < 400]
     told = "; ".join(_told(hub) for hub in found)
     hint = "./kit configure --offline takes images with the models inside; or let the containers reach one hub"

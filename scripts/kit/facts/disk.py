@@ -6,6 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 
 @dataclass(frozen=True)
 class Space:
@@ -27,3 +29,10 @@ def space(folder: Path) -> Space | None:
             return None
         return Space(str(folder), usage.free, usage.total)
     return None
+
+
+def file_system(folder: Path) -> str:
+    """Its kind, as mount names it: ext4, vfat, …; "" where it is not known."""
+    folder = folder.resolve()
+    mounts = [part for part in psutil.disk_partitions(all=True) if folder.is_relative_to(part.mountpoint)]
+    return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else ""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kit.lint import mend, rules_engine, rules_files, rules_images, rules_pipeline, rules_services, rules_wiring
+from kit.lint import mend, rules_engine, rules_files, rules_gateway, rules_images, rules_pipeline, rules_services, rules_wiring
 from kit.lint.findings import Finding, Hit, Place, Rule, Severity
 from kit.lint.project import Project, load
 
-MODULES = (rules_files, rules_images, rules_services, rules_wiring, rules_pipeline, rules_engine)
+MODULES = (rules_files, rules_images, rules_services, rules_wiring, rules_pipeline, rules_engine, rules_gateway)
 RULES: tuple[Rule, ...] = tuple(rule for module in MODULES for rule in module.rules.all)
 ROUNDS = 8  # of mending: one mend can uncover the next
 

@@ -10,10 +10,8 @@ from pathlib import Path
 from kit.lint.findings import Place
 from kit.lint.interpolate import Environment
 from kit.lint.tree import Mapping, Node, Scalar, Sequence, Unreadable, find, parse, scalar
+from kit.stack.files import SEPARATOR, read_by_compose
 
-# In the order in which Compose looks for them (compose-go, cli/options.go).
-NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
-OVERRIDES = ("compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml")
 REPLACED = {"command", "entrypoint", "test"}  # lists that an override replaces; all others grow
 NAMED = {"environment", "labels", "args", "depends_on", "networks", "extra_hosts", "sysctls"}  # also written as lists
 KEYED = {"volumes": "target", "configs": "target", "secrets": "target"}
@@ -42,14 +40,11 @@ class ComposeFiles:
 
 def choose(folder: Path, environment: Environment, environ: AnyMapping[str, str]) -> tuple[list[Path], Place | None]:
     """The files that `docker compose` would read in `folder`, and where COMPOSE_FILE stands if `.env` says it."""
-    if (named := environment.get("COMPOSE_FILE")) and named.value:
-        separator = environment["COMPOSE_PATH_SEPARATOR"].value if "COMPOSE_PATH_SEPARATOR" in environment else ":"
-        return [folder / name for name in named.value.split(separator or ":") if name], named.place
-    found = next((folder / name for name in NAMES if (folder / name).is_file()), None)
-    if found is None:
-        return [], None
-    override = next((folder / name for name in OVERRIDES if (folder / name).is_file()), None)
-    return [found, *([override] if override else [])], None
+    named = environment.get("COMPOSE_FILE")
+    setting = named.value if named else None
+    separator = environment["COMPOSE_PATH_SEPARATOR"].value if "COMPOSE_PATH_SEPARATOR" in environment else ""
+    files = [folder / name for name in read_by_compose(folder, setting, separator or SEPARATOR)]
+    return files, named.place if named and setting else None
 
 
 def load(files: list[Path], environment: Environment, named: Place | None = None) -> ComposeFiles:

@@ -17,6 +17,7 @@ from kit.lint.findings import Edit, Place
 from kit.lint.interpolate import Environment, Variable
 from kit.lint.services import API_IMAGE, IMAGE_HOME, OWN_CONFIG, VLM_IMAGE, Mount, Service, services
 from kit.lint.tree import Mapping, Node, Scalar, Unreadable, find, parse, scalar
+from kit.stack.files import NAMES
 
 
 @dataclass
@@ -196,7 +197,7 @@ def load(
         files, named = compose_file.choose(folder, environment, environ)
         if not files:
             raise KitError(
-                f"{folder}: no Compose file", f"looked for {', '.join(compose_file.NAMES)}; give their folder: ./kit lint DIR",
+                f"{folder}: no Compose file", f"looked for {', '.join(NAMES)}; give their folder: ./kit lint DIR",
                 ExitCode.INPUT,
             )  # fmt: skip
     project = Project(folder, environment, environ, env, nvidia=nvidia, preview=preview)

@@ -11,6 +11,7 @@ from kit.lint import mend
 from kit.lint.findings import Edit, Hit, Place, Rules, Severity
 from kit.lint.project import Config, Project
 from kit.lint.tree import Mapping, Node, Scalar, Sequence, find, mappings, scalar, scalars
+from kit.stack.files import read_by_compose
 
 rules = Rules()
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
@@ -288,6 +289,24 @@ def misspelt_key(project: Project) -> Iterator[Hit]:
                 if near and key not in KEYS[kind] and not key.startswith("x-"):
                     at = node.keys[key]
                     yield Hit(at, f"Compose knows no {key} here", (Edit(at.file, at.start, at.end, near[0]),), f"write {near[0]}")
+
+
+@rules(
+    "KIT012",
+    WARNING,
+    "an override beside compose.yaml that COMPOSE_FILE leaves out",
+    why="where COMPOSE_FILE is set, Compose reads the files that it names and no other (Compose documentation, COMPOSE_FILE)",
+    mend="add it to COMPOSE_FILE, behind compose.yaml",
+)
+def override_left_out(project: Project) -> Iterator[Hit]:
+    named = project.environment.get("COMPOSE_FILE")
+    if not named or not named.value or not project.compose or not project.compose.files:
+        return
+    read = {file.resolve() for file in project.compose.files}
+    by_itself = [(project.folder / name).resolve() for name in read_by_compose(project.folder, None)]
+    if by_itself and by_itself[0] in read:
+        for left in set(by_itself[1:]) - read:
+            yield Hit(named.place or Place(left, 1), f"{left.name} is not read")
 
 
 def _short(project: Project, path: Path) -> str:

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 
 from kit.catalog import images, models
 from kit.lint import mend
+from kit.lint.compose_file import as_mapping
 from kit.lint.findings import Hit, Rules, Severity
 from kit.lint.project import Api, Project, Vlm
-from kit.lint.services import API_IMAGE, VLM_IMAGE, Image
+from kit.lint.services import API_IMAGE, IMAGE_HOME, VLM_IMAGE, Image, Mount, Service
+from kit.lint.tree import find, scalar
 
 rules = Rules()
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 VLM_IMAGES = ("paddleocr-genai-vllm-server", "paddleocr-genai-fastdeploy-server")
+MODELS_INSIDE = IMAGE_HOME / ".paddlex" / "official_models"  # where PaddleX keeps its models, and offline images carry theirs
 
 
 def version(tag: str) -> tuple[int, int] | None:
@@ -269,3 +272,112 @@ def wrong_image_for_the_job(project: Project) -> Iterator[Hit]:
         image = vlm.service.image
         if image and image.name == API_IMAGE:
             yield Hit(image.scalar.where(image.name), f"{image.name} is made for the API and runs the VLM server")
+
+
+def _over_models(service: Service) -> Iterator[Mount]:
+    """Mounts on the folder of the models, or on one above it."""
+    yield from (m for m in service.mounts if m.target == MODELS_INSIDE or m.target in MODELS_INSIDE.parents)
+
+
+def _official_services(project: Project, *, offline: bool) -> Iterator[tuple[Service, Image]]:
+    """Services of official images whose tag says that the models are inside, or that they are not."""
+    for service in project.services:
+        image = service.image
+        known = images.read(image.tag) if image and image.official and not image.digest else None
+        if image and known and known.offline == offline and not service.build:
+            yield service, image
+
+
+@rules(
+    "KIT114",
+    WARNING,
+    "a volume over the models inside an offline image",
+    why="a new volume takes a copy of what the first image has there, and shows that for ever: models of a newer image stay "
+    "unseen, and of two services one sees only the other's models: `No available model hosting platforms detected` (Docker "
+    "documentation, Volumes)",
+    mend="leave the volume out: without compose.models.yaml in COMPOSE_FILE",
+)
+def hidden_models(project: Project) -> Iterator[Hit]:
+    carrying = list(_official_services(project, offline=True))
+    for service, image in carrying:
+        for mount in _over_models(service):
+            shared = any(
+                other.source == mount.source and other.named
+                for beside in project.services
+                if beside is not service
+                for other in beside.mounts
+            )
+            if mount.named:
+                text = f"the volume {mount.source} lies over the models of {image.name}:{image.tag}"
+                yield Hit(mount.target_place, text, severity=ERROR if shared else None)
+
+
+def _told(service: Service) -> bool:
+    """Was it told that there is no model hub?"""
+    told = scalar(as_mapping(service.get("environment")), "HF_HUB_OFFLINE")
+    return told is not None and told.text.lower() in ("1", "true", "yes", "on")  # as huggingface_hub reads it
+
+
+def _cut_off(service: Service, project: Project) -> bool:
+    """Has it no network with a way out, or was it told that there is none?"""
+    if _told(service):
+        return True
+    networks = as_mapping(service.get("networks")).items
+    found = [find(project.compose.root, "networks", name) for name in networks] if project.compose else []
+    inside = [value for value in (scalar(network, "internal") for network in found) if value and value.text.lower() == "true"]
+    return bool(found) and len(inside) == len(found)
+
+
+@rules(
+    "KIT115",
+    ERROR,
+    "no models: not in the image, not in a volume, and no way to fetch them",
+    why="`No available model hosting platforms detected`, or after 20 s `No model source is available` (paddlex 3.7.2, measured "
+    "without network)",
+    mend="take the `…-offline` tags; or add compose.models.yaml with the models in its volume (docs/offline.md)",
+)
+def nowhere_a_model(project: Project) -> Iterator[Hit]:
+    own = {vlm.service.name for vlm in project.vlms if vlm.option("--model_dir")}
+    own |= {
+        api.service.name
+        for api in project.apis
+        if api.service and api.config and (folder := scalar(api.config.tree, "SubModules", "LayoutDetection", "model_dir"))
+        if folder.value
+    }
+    roles = {part.service.name for part in (*project.apis, *project.vlms) if part.service}
+    for service, image in _official_services(project, offline=False):
+        if service.name in roles - own and not any(_over_models(service)) and _cut_off(service, project):
+            yield Hit(image.tag_place, f"{service.name} is cut off, and {image.name}:{image.tag} carries no models")
+
+
+@rules(
+    "KIT117",
+    WARNING,
+    "behind the gateway nothing can be fetched: the models must be in the volume already",
+    why="compose.gateway.yaml cuts API and VLM server off; with an empty volume they end with `No available model hosting "
+    "platforms detected` (paddlex 3.7.2, measured without network)",
+    mend="VLM_NETWORK_INTERNAL=false in .env for the first start, and for good if you like; or the `…-offline` tags",
+)
+def nothing_to_fetch_with(project: Project) -> Iterator[Hit]:
+    apis = {api.service.name for api in project.apis if api.service}
+    for service, image in _official_services(project, offline=False):
+        if service.name in apis and any(_over_models(service)) and not _told(service) and _cut_off(service, project):
+            yield Hit(image.tag_place, f"{service.name} is cut off, and {image.name}:{image.tag} fetches its models")
+
+
+@rules(
+    "KIT116",
+    ERROR,
+    "a volume on ~/.paddlex, which the image does not have",
+    why="a new volume gets its owner from the image; where that has no such folder it is root's, and user 1000 cannot write: "
+    "`PermissionError: … '/home/paddleocr/.paddlex/…'` (official Dockerfiles; Docker 20.10 and 26.1, measured)",
+    mend="mount the volume on /home/paddleocr, as compose.models.yaml does",
+)
+def unwritable_volume(project: Project) -> Iterator[Hit]:
+    for service, image in _official_services(project, offline=False):
+        user = service.scalar("user")
+        if user and user.text.split(":")[0] in ("0", "root"):
+            continue
+        for mount in _over_models(service):
+            if mount.named and IMAGE_HOME in mount.target.parents:
+                yield Hit(mount.target_place, f"{image.name}:{image.tag} has no {mount.target}: the volume will be root's")

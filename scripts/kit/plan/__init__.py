@@ -21,6 +21,9 @@ from kit.plan.memory import GIB, Budget
 SHARED, SPLIT, PAIRS, API_ONLY = "shared", "split", "pairs", "api-only"
 TOPOLOGIES = (SHARED, SPLIT, PAIRS)
 USUAL_BACKEND, USUAL_MODEL = "vllm", "PaddleOCR-VL-0.9B"
+AUTO = -1
+MOST_REPLICAS = 8  # fill any VLM that is known: one API sends it the blocks of one page, a dozen or more
+LEFT_CORES = 2  # for the VLM server and the gateway
 KV_BYTES = "kv-cache-memory-bytes"
 CLIENT_MOST = 200  # requests that PaddleX keeps open with the VLM unless told otherwise (paddlex 3.7.2 source, GenAIConfig)
 
@@ -30,7 +33,7 @@ class Wishes:
     """What the user asked for. gpus: empty for the kit's choice. model, topology: "" likewise.
 
     usual_model: taken when no model is asked for and the images leave the choice. budget: GiB of each card.
-    vlm_url: of a server of your own.
+    vlm_url: of a server of your own. replicas: APIs behind the gateway; AUTO for the kit's choice, 0 for no gateway.
     """
 
     model: str = ""
@@ -41,6 +44,11 @@ class Wishes:
     budget: float | None = None
     vlm_url: str = ""
     usual_model: str = USUAL_MODEL
+    replicas: int = 0
+
+    @property
+    def apis(self) -> int:
+        return max(1, self.replicas)
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class Plan:
     placed: tuple[Placed, ...]
     choices: tuple[Choice, ...]
     vlm_url: str = ""
+    replicas: int = 0  # APIs behind the gateway; 0 without one
     api_servers: int | None = None  # vLLM's api-server-count, where the default of PaddleX is too many
 
     @property
@@ -93,14 +102,38 @@ class Plan:
 
     @property
     def at_once(self) -> int:
-        """Requests that the API keeps open with the VLM."""
-        if not self.serves_vlm:
-            return self.backend.at_once
-        return min(CLIENT_MOST, *(p.vlm_budget.seqs for p in self.placed if p.vlm_budget))
+        """Requests that each API keeps open with the VLM."""
+        apis = max(1, self.replicas)
+        most = self.backend.at_once
+        if self.serves_vlm:
+            most = min(CLIENT_MOST, *(p.vlm_budget.seqs for p in self.placed if p.vlm_budget))
+        return max(1, most // apis)
 
 
 def plan(nvidia: Nvidia, machine: Machine, wishes: Wishes) -> Plan:
     """The plan. Raises KitError: USAGE for wishes that contradict each other, ENVIRONMENT where this hardware is not enough."""
+    return _with_replicas(nvidia, machine, wishes) if wishes.replicas == AUTO else _plan(nvidia, machine, wishes)
+
+
+def _with_replicas(nvidia: Nvidia, machine: Machine, wishes: Wishes) -> Plan:
+    """The plan with as many APIs as the host and the cards take without a smaller VLM or a smaller layout batch."""
+    one = _plan(nvidia, machine, replace(wishes, replicas=1))
+    room = min(machine.cores - LEFT_CORES, machine.memory_available // memory.API_RAM) // len(one.placed)
+    for replicas in range(min(MOST_REPLICAS, room), 1, -1):
+        try:
+            more = _plan(nvidia, machine, replace(wishes, replicas=replicas))
+        except KitError:
+            continue
+        if _size_of(more) == _size_of(one):
+            return more
+    return one
+
+
+def _size_of(made: Plan) -> tuple[object, ...]:
+    return made.topology, made.layout_batch, *(p.vlm_budget and p.vlm_budget.step for p in made.placed)
+
+
+def _plan(nvidia: Nvidia, machine: Machine, wishes: Wishes) -> Plan:
     backend = _backend(wishes)
     require_host(machine)
     cards = cards_of(nvidia, machine)
@@ -116,10 +149,11 @@ def plan(nvidia: Nvidia, machine: Machine, wishes: Wishes) -> Plan:
     family, model, choices = _images(placed, backend, wishes)
     _require_driver(nvidia, family.build)
     result = Plan(
-        topology, model, backend, family, placed, choices=(), vlm_url=wishes.vlm_url, api_servers=_api_servers(machine, backend)
-    )
+        topology, model, backend, family, placed, choices=(), vlm_url=wishes.vlm_url, replicas=wishes.replicas,
+        api_servers=_api_servers(machine, backend),
+    )  # fmt: skip
     cards_choice = Choice("cards", "; ".join(_cards_text(p) for p in placed), why)
-    return replace(result, choices=(cards_choice, *choices, *_sizes(result)))
+    return replace(result, choices=(cards_choice, *choices, *_replicas(result, machine), *_sizes(result)))
 
 
 # --- wishes
@@ -137,6 +171,10 @@ def _backend(wishes: Wishes) -> Backend:
             f"there is no official image for {backend.name}",
             f"start that server yourself and give its address: --backend {backend.name} --vlm-url http://HOST:PORT/v1",
             ExitCode.USAGE,
+        )
+    if wishes.replicas and backend.client == NATIVE:
+        raise KitError(
+            "--replicas: with --backend native each API would load a VLM of its own", "leave one of them out", ExitCode.USAGE
         )
     if wishes.topology in (SPLIT, PAIRS) and not _starts_vlm(backend, wishes):
         raise KitError(
@@ -156,7 +194,7 @@ def _place(pool: tuple[Card, ...], backend: Backend, wishes: Wishes) -> tuple[tu
     """Where everything goes: the placed services, the topology, and why."""
     budget = round(wishes.budget * GIB) if wishes.budget is not None else None
     if not _starts_vlm(backend, wishes):
-        fits = _ranked([p for card in pool if (p := _alone(card, backend, budget))])
+        fits = _ranked([p for card in pool if (p := _alone(card, backend, budget, wishes.apis))])
         if not fits:
             raise _refusal(pool, backend, wishes)
         return fits[:1], API_ONLY, "the API alone; of the cards that can hold it, the one with the most free memory"
@@ -166,7 +204,7 @@ def _place(pool: tuple[Card, ...], backend: Backend, wishes: Wishes) -> tuple[tu
             "name cards of one kind, or configure a second clone for the others",
             ExitCode.USAGE,
         )
-    shared = _ranked([p for card in pool if (p := _shared(card, backend, budget))])
+    shared = _ranked([p for card in pool if (p := _shared(card, backend, budget, wishes.apis))])
     topology = wishes.topology or (PAIRS if len(wishes.gpus) > 2 else SPLIT if len(pool) > 1 else SHARED)
     if topology == PAIRS and shared:
         unfit = tuple(card for card in pool if card not in {p.api for p in shared})
@@ -177,7 +215,7 @@ def _place(pool: tuple[Card, ...], backend: Backend, wishes: Wishes) -> tuple[tu
         why = "an API and a VLM of its own on every card: the pipeline does not spread over cards (OCR#17466)"
         return tuple(replace(p, number=number) for number, p in enumerate(pairs)), PAIRS, why
     if topology == SPLIT:
-        if split := _split(pool, backend, budget):
+        if split := _split(pool, backend, budget, wishes.apis):
             return (split,), SPLIT, "the VLM has the card with the most free memory to itself, the layout model the next one"
         if shared and (wishes.topology or len(wishes.gpus) > 1):
             other = "no other card has room for the layout model, or has another build of images"
@@ -205,24 +243,24 @@ def _holds_api(card: Card) -> bool:
     return not card.problem and card.build is not None and card.capability >= (7, 0)
 
 
-def _alone(card: Card, backend: Backend, budget: int | None) -> Placed | None:
+def _alone(card: Card, backend: Backend, budget: int | None, apis: int) -> Placed | None:
     if not _holds_api(card):
         return None
     native = backend.client == NATIVE
-    found = memory.api_budget(card.total, card.free, budget, native=native, half=card.capability >= (8, 0))
+    found = memory.api_budget(card.total, card.free, budget, native=native, half=card.capability >= (8, 0), apis=apis)
     return Placed(0, card, found) if found else None
 
 
-def _shared(card: Card, backend: Backend, budget: int | None) -> Placed | None:
+def _shared(card: Card, backend: Backend, budget: int | None, apis: int) -> Placed | None:
     if not _serves(card, backend):
         return None
     found = memory.vlm_budget(
-        card.total, card.free, budget, base=card.base, with_api=True, whole_steps=backend.name == "fastdeploy"
+        card.total, card.free, budget, base=card.base, with_api=True, whole_steps=backend.name == "fastdeploy", apis=apis
     )
     return Placed(0, card, found, card, found) if found else None
 
 
-def _split(pool: tuple[Card, ...], backend: Backend, budget: int | None) -> Placed | None:
+def _split(pool: tuple[Card, ...], backend: Backend, budget: int | None, apis: int) -> Placed | None:
     """The roomiest card that can serve the VLM, and the next one of the same build for the API."""
     for vlm in sorted((c for c in pool if _serves(c, backend)), key=lambda c: -c.free):
         whole = backend.name == "fastdeploy"
@@ -230,7 +268,7 @@ def _split(pool: tuple[Card, ...], backend: Backend, budget: int | None) -> Plac
         if not theirs:
             continue
         for api in sorted((c for c in pool if c != vlm and _holds_api(c) and c.build == vlm.build), key=lambda c: -c.free):
-            if ours := memory.api_budget(api.total, api.free, budget):
+            if ours := memory.api_budget(api.total, api.free, budget, apis=apis):
                 return Placed(0, api, ours, vlm, theirs)
     return None
 
@@ -277,9 +315,9 @@ def _why_not(card: Card, backend: Backend, wishes: Wishes) -> str:
 def _least(card: Card, backend: Backend, wishes: Wishes) -> int:
     """Bytes that must be free on this card for the smallest plan."""
     if _starts_vlm(backend, wishes):
-        return memory.least_free(card.total, with_api=True, whole_steps=backend.name == "fastdeploy")
+        return memory.least_free(card.total, with_api=True, whole_steps=backend.name == "fastdeploy", apis=wishes.apis)
     native = memory.native_parts(card.capability >= (8, 0)) if backend.client == NATIVE else ()
-    return sum(part.size for part in (*native, *memory.layout_parts(1))) + _reserve(card)
+    return sum(part.size for part in (*native, *memory.layout_parts(1, wishes.apis))) + _reserve(card)
 
 
 def _reserve(card: Card) -> int:
@@ -424,6 +462,16 @@ def _sizes(made: Plan) -> tuple[Choice, ...]:
         )
     )
     return tuple(chosen)
+
+
+def _replicas(made: Plan, machine: Machine) -> tuple[Choice, ...]:
+    if not made.replicas:
+        return ()
+    reason = (
+        f"behind the gateway; each reads one page at a time and takes a core, about {gib(memory.API_RAM)} of RAM and its layout "
+        f"model ({machine.cores} cores, {gib(machine.memory_available)} of RAM are there)"
+    )
+    return (Choice("API replicas", str(made.replicas), reason),)
 
 
 def _api_servers(machine: Machine, backend: Backend) -> int | None:

@@ -22,6 +22,7 @@ GRAPHS = round(0.5 * GIB)  # CUDA graphs, captured after the share is divided
 LAYOUT_WEIGHTS = round(0.25 * GIB)  # both layout models are about 130 to 210 MB on disk
 LAYOUT_PAGE = round(0.2 * GIB)  # activations for a page of 800 × 800 in the layout model's batch
 NATIVE_PEAK = round(3 * GIB)  # activations of the VLM inside PaddlePaddle; HF PaddleOCR-VL discussion 59: 3.3 GB in all
+API_RAM = round(2.5 * GIB)  # of the host, for an API: 0.9 GB without PaddlePaddle (measured on 63 pages), its libraries beside
 RESERVE_LEAST, RESERVE_PART = round(0.25 * GIB), 0.03  # left free: a desktop, an allocator's rounding
 
 # What one patch takes in the vision tower at its widest: residual, norm, q, k, v and two float32 copies
@@ -128,11 +129,12 @@ def profile_peak(batched_tokens: int, seqs: int) -> int:
     return max(patches * PATCH_PEAK, language)
 
 
-def layout_parts(batch: int) -> tuple[Part, ...]:
-    """The API process: PaddlePaddle's context, the layout model, a batch of pages."""
+def layout_parts(batch: int, apis: int = 1) -> tuple[Part, ...]:
+    """The API processes: of each PaddlePaddle's context, the layout model, a batch of pages."""
+    pages, times = f"{batch} page{'s' if batch > 1 else ''} at once", f", {apis} times" if apis > 1 else ""
     return (
-        Part("CUDA context of the API", CONTEXT, "api"),
-        Part(f"layout model, {batch} page{'s' if batch > 1 else ''} at once", LAYOUT_WEIGHTS + batch * LAYOUT_PAGE, "api"),
+        Part(f"CUDA context of the API{times}", apis * CONTEXT, "api"),
+        Part(f"layout model, {pages}{times}", apis * (LAYOUT_WEIGHTS + batch * LAYOUT_PAGE), "api"),
     )
 
 
@@ -152,20 +154,22 @@ def limit_of(total: int, free: int, budget: int | None) -> tuple[int, int]:
     return (min(limit, budget) if budget is not None else limit), reserve
 
 
-def api_budget(total: int, free: int, budget: int | None, native: bool = False, half: bool = True) -> Budget | None:
-    """A card that holds the API alone; native: with the VLM inside it. None when not even the smallest step fits."""
+def api_budget(
+    total: int, free: int, budget: int | None, native: bool = False, half: bool = True, apis: int = 1
+) -> Budget | None:
+    """A card that holds so many APIs alone; native: with the VLM inside it. None when not even the smallest step fits."""
     limit, reserve = limit_of(total, free, budget)
     for step in STEPS:
-        parts = (*(native_parts(half) if native else ()), *layout_parts(step.layout_batch))
+        parts = (*(native_parts(half) if native else ()), *layout_parts(step.layout_batch, apis))
         if sum(part.size for part in parts) <= limit:
             return Budget(total, free, reserve, limit, parts, step)
     return None
 
 
 def vlm_budget(
-    total: int, free: int, budget: int | None, *, base: int, with_api: bool, whole_steps: bool = False
+    total: int, free: int, budget: int | None, *, base: int, with_api: bool, whole_steps: bool = False, apis: int = 1
 ) -> Budget | None:
-    """A card that holds the VLM server, and the API too if `with_api`. None when not even the smallest step fits.
+    """A card that holds the VLM server, and the APIs too if `with_api`. None when not even the smallest step fits.
 
     base: the total of which vLLM computes its share; the card's own but for MIG. whole_steps: the
     longest request must fit into one step, as FastDeploy wants it without chunked prefill.
@@ -181,7 +185,7 @@ def vlm_budget(
         around = (
             Part("CUDA context of the VLM", CONTEXT, "vlm"),
             Part("CUDA graphs", GRAPHS, "vlm"),
-            *(layout_parts(step.layout_batch) if with_api else ()),
+            *(layout_parts(step.layout_batch, apis) if with_api else ()),
         )
         utilization = _utilization(limit - sum(part.size for part in around), base)
         share = int(utilization * base)
@@ -200,14 +204,14 @@ def vlm_budget(
     return None
 
 
-def least_free(total: int, *, with_api: bool, whole_steps: bool = False) -> int:
+def least_free(total: int, *, with_api: bool, whole_steps: bool = False, apis: int = 1) -> int:
     """Free bytes from which a card of that size can hold the VLM server (and the API), to 0.1 GiB."""
     tenth = GIB // 10
     return next(
         (
             free
             for free in range(0, max(total, 16 * GIB), tenth)
-            if vlm_budget(total, free, None, base=total, with_api=with_api, whole_steps=whole_steps)
+            if vlm_budget(total, free, None, base=total, with_api=with_api, whole_steps=whole_steps, apis=apis)
         ),
         total,
     )

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kit import envs
+from kit import envs, wheels
 from kit.errors import ExitCode, KitError
 from kit.preview import weights
 from kit.stack import Report
@@ -52,18 +52,30 @@ class Installation:
         """A font that OpenCV's Linux wheel carries; None where it does not."""
         return next(self.api_venv.glob("lib/python*/site-packages/cv2/qt/fonts/DejaVuSans.ttf"), None)
 
+    def is_installed(self) -> bool:
+        """Whether everything is here that comes from the package index."""
+        venvs = ((self.vlm_venv, "vlm"), (self.api_venv, "api"))
+        return all(envs.is_current(venv, HERE / f"requirements-{name}.txt") for venv, name in venvs) and all(
+            (self.weights_dir / weight.file_name).is_file() for weight in weights.WEIGHTS
+        )
+
     def install(self, pipeline_config: dict[str, Any], report: Report) -> None:
         """Make whatever is missing or out of date. pipeline_config: with the preview's overlay.
 
         Raises KitError (ENVIRONMENT); what was completed before it stays.
         """
+        if not self.is_installed():
+            wheels.require_index(
+                self.root, "the preview as processes", "./kit up --preview starts it from the images of ./kit export --preview"
+            )
         for venv, needs, name in (
             (self.vlm_venv, VLM_BYTES, "vlm"),
             (self.api_venv, API_BYTES, "api"),
         ):
             envs.ensure(
-                venv, HERE / f"requirements-{name}.txt", needs_bytes=needs, report=lambda line, n=name: report(f"{n}: {line}")
-            )
+                venv, HERE / f"requirements-{name}.txt", needs_bytes=needs, report=lambda line, n=name: report(f"{n}: {line}"),
+                compiled=False,
+            )  # fmt: skip
         with envs.locked(self.home / ".models.lock", waiting=lambda: report("another ./kit is installing; waiting")):
             self._fetch_weights(report)
             self._build_layout(pipeline_config, report)

@@ -77,7 +77,7 @@ def compose(source: onnx.ModelProto, thresholds: Sequence[float]) -> onnx.ModelP
     boxes, scores = _decode(graph, heads[: len(STRIDES)], heads[len(STRIDES) :])
     found = _select(graph, boxes, scores, thresholds)
     blocks = _with_all_ink(graph, found, thresholds)
-    scale, page = _page_size(graph)
+    scale, page = page_size(graph)
     boxes = _pad(graph, graph.op("Div", blocks.boxes, scale), page)
     labels = _labels(graph, boxes, blocks, page, thresholds)
     order = reading_order(graph, boxes, page)
@@ -87,8 +87,13 @@ def compose(source: onnx.ModelProto, thresholds: Sequence[float]) -> onnx.ModelP
     graph.output("boxes", "Identity", rows)
     count = graph.op("Gather", graph.op("Shape", rows), graph.ints([0]), axis=0)
     graph.output("boxes_num", "Cast", count, to=TensorProto.INT32)
+    return as_model(graph, "layout_preview")
+
+
+def as_model(graph: Graph, name: str) -> onnx.ModelProto:
+    """A graph that has the inputs and outputs which PaddleX expects of PP-DocLayoutV2."""
     return graph.model(
-        "layout_preview",
+        name,
         [
             ("im_shape", TensorProto.FLOAT, [1, 2]),
             ("image", TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH]),
@@ -186,7 +191,7 @@ def _with_all_ink(graph: Graph, found: Blocks, thresholds: Sequence[float]) -> B
 # --- from the network to the page ----------------------------------------------------------------
 
 
-def _page_size(graph: Graph) -> tuple[str, str]:
+def page_size(graph: Graph) -> tuple[str, str]:
     """Scale and page size, both [4] as (x, y, x, y); the model's inputs hold (height, width)."""
 
     def by_side(name: str) -> str:

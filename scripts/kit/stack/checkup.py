@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kit import health, probe
+from kit import health, probe, testpage
 from kit.api import ServiceError
 from kit.diagnose import diagnose
 from kit.errors import ExitCode, KitError
@@ -118,7 +118,7 @@ def _deep(seen: Checkup, run: Path, started: float | None, timeout: float) -> Ch
     if not found.sent:
         read = f"a page was read in {result.seconds:.1f} s, {time.time() - result.at:.0f} s ago ({found.held})"
     if not result.word_read:
-        read += f"; its text has no “{probe.WORD}”, so it reads badly"
+        read += f"; its text has no “{testpage.WORD}”, so it reads badly"
     return replace(seen, probe=found, health=Health("healthy", f"healthy: the API answers{_vlm(seen)}, {read}"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kit.catalog.settings import Settings
 from kit.diagnose import since_serving
-from kit.stack import SERVICES, Service, Stack
+from kit.stack import Service, Stack
 from kit.stack.choose import active
 from kit.stack.local import LocalStack
 
@@ -25,7 +25,7 @@ def of_services(settings: Settings, lines: int = LINES) -> dict[str, list[str]]:
 def left_behind(settings: Settings, lines: int = LINES) -> dict[str, list[str]]:
     """Service → the last lines that it left in .kit/logs: of what died as a process, or of an `up` that failed."""
     left = LocalStack(settings.root, settings)
-    return {name: left.tail(name, lines) for name in SERVICES}
+    return {name: left.tail(name, lines) for name in left.services}
 
 
 def of_service(stack: Stack, service: Service, lines: int = LINES) -> list[str]:

@@ -12,7 +12,7 @@ from kit.errors import ExitCode, KitError
 from kit.health import Page
 from kit.stack import Service, Stack
 
-POLL = 0.3  # seconds
+POLL = 0.5  # seconds
 LOG_LINES = 12  # of a service that died
 
 
@@ -38,8 +38,7 @@ def _wait(stack: Stack, board: console.Board, sample: Path, timeout: float) -> P
         services = stack.ps()
         board.show(services)
         for service in services:
-            # Docker would restart what dies at its start for ever: once is enough to say so.
-            if service.state == "exited" or (service.restarts and service.state != "ready"):
+            if service.has_died:
                 raise died(stack, service)
         if all(service.state == "ready" for service in services):
             break

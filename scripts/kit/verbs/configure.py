@@ -14,7 +14,7 @@ from kit.errors import ExitCode, KitError
 from kit.facts.gpus import nvidia
 from kit.facts.machine import machine
 from kit.paths import ROOT
-from kit.plan import TOPOLOGIES, USUAL_BACKEND, Plan, Wishes, plan
+from kit.plan import AUTO, TOPOLOGIES, USUAL_BACKEND, Plan, Wishes, plan
 from kit.plan.memory import GIB
 from kit.stack.choose import active
 from kit.verbs.arguments import Verbs
@@ -54,6 +54,12 @@ def add(verbs: Verbs) -> None:
         type=_url,
         metavar="URL",
         help="a VLM server of your own, ending in /v1: the API alone is started",
+    )
+    parser.add_argument(
+        "--replicas",
+        type=_replicas,
+        metavar="N",
+        help="APIs behind the gateway: a number, `auto` for what cores, RAM and cards allow, 0 for none (default: as it is)",
     )
     parser.add_argument("--yes", action="store_true", help="write without asking")
     parser.add_argument("--dry-run", action="store_true", help="show the plan and the changes, write nothing")
@@ -104,6 +110,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         budget=arguments.budget,
         vlm_url=arguments.vlm_url or "",
         usual_model=settings["VLM_MODEL_NAME"],
+        replicas=int(settings.given("API_REPLICAS") or 0) if arguments.replicas is None else arguments.replicas,
     )
     made = plan(nvidia(), machine(), wishes)
     console.data(shown(made))
@@ -127,6 +134,14 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     for command in configure.start_commands(made):
         console.say(f"next: {command}")
     return ExitCode.OK
+
+
+def _replicas(text: str) -> int:
+    if text == "auto":
+        return AUTO
+    if not text.isdigit() or int(text) > 64:
+        raise KitError(f"--replicas {text}", "a number from 0 to 64, or auto", ExitCode.USAGE)
+    return int(text)
 
 
 def _usual_backend(name: str) -> str:

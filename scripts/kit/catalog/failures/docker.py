@@ -94,8 +94,15 @@ DOCKER: tuple[Failure, ...] = (
         "OCR#16956; paddlex 3.7.2 measured without vLLM; Docker Engine's wording",
     ),
     Failure(
+        "image-not-here",
+        r"No such image",
+        "an image is not on this machine, and is not to be pulled (compose.offline.yaml, or --pull never)",
+        "./kit load brings it from a bundle; where there is a network, take compose.offline.yaml out of COMPOSE_FILE in .env",
+        "Docker 20.10 and 26.1 measured",
+    ),
+    Failure(
         "image-missing",
-        r"manifest unknown|pull access denied|No such image|repository does not exist",
+        r"manifest unknown|pull access denied|repository does not exist",
         "the registry has no image of that name and tag",
         "check API_IMAGE_TAG_SUFFIX, VLM_IMAGE_TAG_SUFFIX and VLM_BACKEND in .env (README.md, section GPU host)",
         "OCR#17607, OCR#17310",

@@ -74,9 +74,12 @@ SEEN: dict[str, tuple[str, ...]] = {
         "The 'vllm-server' plugin is not available. Please install it first.",
         "ModuleNotFoundError: No module named 'paddle'",
     ),
+    "image-not-here": (
+        "Error response from daemon: No such image: registry.invalid/paddlepaddle/paddleocr-vl:paddleocr3.6-nvidia-gpu",
+        "Error: No such image: paddleocr-vl:none",
+    ),
     "image-missing": (
         "Error response from daemon: manifest unknown: manifest unknown",
-        "Error response from daemon: No such image: paddleocr-vl:none",
         "Error response from daemon: pull access denied for paddlepaddle/paddleocr-genai-vlm-server, repository does not exist "
         "or may "
         "require 'docker login': denied: requested access to the resource is denied",

@@ -8,8 +8,8 @@ WEIGHTS: tuple[Failure, ...] = (
     Failure(
         "model-hub-unreachable",
         r"No model hoster is available|No available model hosting platforms|No model source is available",
-        "the models are not inside the image, and no model hub was reached",
-        "use the -offline image tags with the model that they carry, or give the host a network",
+        "the models are neither inside the image nor in its volume, and no model hub was reached",
+        "use the -offline image tags with the model that they carry, or bring the models (docs/offline.md), or a network",
         "OCR#16908, OCR#17349; paddlex 3.7.2 measured without network",
     ),
     Failure(

@@ -25,7 +25,7 @@ from base_image import make_base_image
 from engine import Engine
 from kit.stack import API, VLM
 from PIL import Image
-from project import ROOT, Project
+from project import PREVIEW_IMAGES, ROOT, Project
 from support import skip, wait_for
 from tiny_vlm.image import PackagesUnavailable, build_image
 
@@ -33,10 +33,9 @@ ANSWER = "tiny random model says OK"
 MODEL = "PaddleOCR-VL-0.9B"
 VLM_TAG, API_TAG = "test-tiny-random-model", "test-cpu-preview"
 VLM_URL = "http://127.0.0.1:8118"
-PREVIEW_API = "paddleocr-vl-kit/preview-api:local"
 PORT = "8091"
 # Each some three times what two busy cores took.
-START_SECONDS, ARGUMENTS_SECONDS, PAGE_SECONDS, API_BUILD_SECONDS, STALL_SECONDS = 300.0, 180.0, 120.0, 900.0, 180.0
+START_SECONDS, ARGUMENTS_SECONDS, PAGE_SECONDS, STALL_SECONDS = 300.0, 180.0, 120.0, 180.0
 TRIES = 3  # of the health check, 10 s each
 
 pytestmark = pytest.mark.parametrize("engine", ["current"], indirect=True)
@@ -143,6 +142,7 @@ def test_the_image_says_what_it_is(served: Project) -> None:
 # --- the real API in front of it
 
 
+@pytest.mark.usefixtures("preview_base")
 def test_a_page_goes_through_the_real_api_and_the_real_vllm(served: Project, engine: Engine, tmp_path: Path) -> None:
     config = _tag_preview_api(engine, tmp_path)
     project = _project(
@@ -286,10 +286,8 @@ def _tag_preview_api(engine: Engine, folder: Path) -> Path:
 
     The official config asks for the official layout model, which needs PaddlePaddle and a download.
     """
-    preview = Project(engine, "compose.preview.yaml", settings={"PREVIEW_BASE_IMAGE": make_base_image(engine)})
-    preview.ask("build", API, timeout=API_BUILD_SECONDS)
     official = _project(engine, "config", API_IMAGE_TAG_SUFFIX=API_TAG).config()["services"][API]["image"]
-    engine.docker("tag", PREVIEW_API, official)
+    engine.docker("tag", PREVIEW_IMAGES[API], official)
     config = folder / "pipeline_config.yaml"
     config.write_text(engine.docker("run", "--rm", "--network", "none", official, "cat", "/opt/kit/pipeline_config.yaml"))
     return config

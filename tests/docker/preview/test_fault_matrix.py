@@ -29,6 +29,7 @@ PORT = "8096"
 URL = f"http://127.0.0.1:{PORT}"
 PATIENCE = 120.0  # seconds until the next good page; many times what it takes
 GIVE_UP = 8.0  # seconds after which the client gives up
+GIVE_UP_UNDER_LOAD = 60.0  # its page waits for those of the three clients, and the API reads on for a client that has gone
 TRIES = "2"  # of the health check, instead of 6: a hang is over after 15 s instead of 55
 
 pytestmark = pytest.mark.parametrize("engine", ["current"], indirect=True)
@@ -46,7 +47,7 @@ class Stack(Project):
 
     def parse(self, give_up: float = GIVE_UP) -> str:
         """`./kit parse` on the engine's host: the Markdown, or "" after an error, which goes to `seen`."""
-        argv = [ROOT / "kit", "parse", self.page, "--url", URL, "--timeout", f"{give_up}"]
+        argv = [ROOT / "kit", "parse", self.page, "--url", URL, "--no-retry", "--timeout", f"{give_up}"]
         done = self.engine.call_inside([str(word) for word in argv], timeout=give_up + 30)
         if done.returncode == 0:
             assert done.stdout == self.sound or not self.sound, f"reported as success:\n{done.stdout}"
@@ -89,13 +90,13 @@ Record = Callable[[str, object], None]
 
 
 @contextmanager
-def fault(stack: Stack, name: str, record: Record) -> Iterator[Callable[[], None]]:
+def fault(stack: Stack, name: str, record: Record, give_up: float = GIVE_UP) -> Iterator[Callable[[], None]]:
     """Yields `mended`, to be called when the fault itself is over; times from there (or from the start) to the next good page."""
     stack.seen.clear()
     began = [time.monotonic()]
     yield lambda: began.__setitem__(0, time.monotonic())
     end = time.monotonic() + PATIENCE
-    while not stack.parse():
+    while not stack.parse(give_up):
         assert time.monotonic() < end, f"no good page within {PATIENCE} s; the client saw {stack.seen}"
     seen = "; ".join(dict.fromkeys(stack.seen)) or "nothing: its page came late"
     record(FAULT, [name, seen, time.monotonic() - began[0]])
@@ -124,7 +125,7 @@ class Load:
 
     def _run(self) -> None:
         while not self._over.is_set():
-            status, body = self.stack.engine.get(f"{URL}/layout-parsing", self._body, timeout=60)
+            status, body = self.stack.engine.get(f"{URL}/layout-parsing", self._body, timeout=GIVE_UP_UNDER_LOAD)
             if status != 200:
                 self.failed += 1
                 time.sleep(0.2)
@@ -150,7 +151,7 @@ def test_vlm_killed_idle(faults: Stack, record_property: Record) -> None:
 def test_killed_under_load(faults: Stack, record_property: Record, service: str) -> None:
     before = faults.restarts()
     with Load(faults) as load:
-        with fault(faults, f"{service} killed under load of 3 clients", record_property):
+        with fault(faults, f"{service} killed under load of 3 clients", record_property, GIVE_UP_UNDER_LOAD):
             faults.signal(service, signal.SIGKILL)
         good = load.good
         wait_for(lambda: load.good > good, PATIENCE, "the load to be served again")
@@ -222,7 +223,7 @@ def test_network_between_them_cut(faults: Stack, record_property: Record) -> Non
 
 def test_packets_between_them_dropped(faults: Stack, record_property: Record) -> None:
     """A request in flight waits and is answered in full: TCP sends again what was lost."""
-    argv = [str(word) for word in (ROOT / "kit", "parse", faults.page, "--url", URL, "--timeout", "120")]
+    argv = [str(word) for word in (ROOT / "kit", "parse", faults.page, "--url", URL, "--no-retry", "--timeout", "120")]
     inside = ["nsenter", f"--target={faults.container(VLM)['State']['Pid']}", "--net", "iptables"]
     rule = ["INPUT", "!", "--in-interface", "lo", "--jump", "DROP"]
     with fault(faults, "packets between API and VLM dropped for 5 s, a request in flight", record_property) as mended:
