@@ -67,6 +67,25 @@ def test_what_has_died_is_told_by_its_own_words_and_not_by_composes(docker: Path
             stack.ps()
 
 
+def test_a_service_that_dies_while_it_is_looked_at_is_told_by_the_next_look(docker: Path) -> None:
+    """Compose fails after the containers were listed, when none had died yet."""
+
+    class Slow(ComposeStack):
+        def containers(self):
+            found = super().containers()
+            self._up.wait(30)
+            return found
+
+    stack = Slow(ROOT, Settings(ROOT, {}))
+    script = docker.read_text()
+    docker.write_text(script.replace("sys.exit(\"dependency", "__import__('time').sleep(1)\n    sys.exit(\"dependency"))
+    stack.up(lambda line: None)
+    assert [(one.name, one.has_died) for one in stack.ps()] == [(VLM, False)]
+    found = [{**CONTAINER, "State": {"Status": "restarting", "ExitCode": 3}}]
+    docker.write_text(script.replace(json.dumps([CONTAINER]), json.dumps(found)))
+    assert [(one.name, one.has_died) for one in stack.ps()] == [(VLM, True)]
+
+
 def test_an_engine_that_lists_nothing_is_told(docker: Path) -> None:
     docker.write_text(
         docker.read_text().replace('elif "ps" in words:', 'elif "ps" in words:\n    sys.exit("permission was refused")')

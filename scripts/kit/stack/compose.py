@@ -58,9 +58,11 @@ class ComposeStack:
         return self.settings.gateway_url
 
     def ps(self) -> list[Service]:
+        failed_before = bool(self._up and self._up.poll())  # asked first, so that what made it fail is in what is seen next
         containers = self.containers()
         services = [together([self.service(name, one) for one in containers.get(name, (None,))]) for name in self.services]
-        self._check_up(services)
+        if failed_before:
+            self._explain_up(services)
         return services
 
     @cached_property
@@ -299,14 +301,13 @@ class ComposeStack:
                 self._up_output.append(line.strip())
                 report(line.strip())
 
-    def _check_up(self, services: Sequence[Service]) -> None:
-        if self._up and self._up.poll():
-            if self._reader:
-                self._reader.join(2)  # the reason stands in the last lines
-            # Of a service that has died Compose says no more than "unhealthy"; its state and its log say why.
-            blames = any("dependency failed to start" in line for line in self._up_output)
-            if not (blames and any(service.has_died for service in services)):
-                raise failed("docker compose up", self._up_output)
+    def _explain_up(self, services: Sequence[Service]) -> None:
+        if self._reader:
+            self._reader.join(2)  # the reason stands in the last lines
+        # Of a service that has died Compose says no more than "unhealthy"; its state and its log say why.
+        blames = any("dependency failed to start" in line for line in self._up_output)
+        if not (blames and any(service.has_died for service in services)):
+            raise failed("docker compose up", self._up_output)
 
 
 def failed(command: str, lines: list[str]) -> KitError:
