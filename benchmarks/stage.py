@@ -84,6 +84,12 @@ class Stage:
         argv = ["-m", "paddlex", "--serve", "--pipeline", file, "--host", HOST, "--port", port, "--device", "cpu"]
         return self._spawn(name, argv, port, REPLICA_ENVIRONMENT if behind_gateway else {})
 
+    def fake_api(self, vlm: Process, seconds: float) -> Process:
+        """A fake API that takes `seconds` for a page, always: beside it what a gateway adds is no noise."""
+        port = free_port()
+        fake = ROOT / "tests" / "fakes" / "fake_replica.py"
+        return self._spawn("fake-api", [fake, "--port", port, "--vlm", vlm.url, "--seconds", seconds], port)
+
     def _set_blocks(self) -> Path:
         folder = self.folder / "layout-of-set-blocks"
         if not folder.exists():

@@ -49,7 +49,7 @@ REPLICAS = (1, 2, 4)
 VLM_LIMITS = {"crop_ms": 800, "token_ms": 20, "batch": 24}
 API_LIMITS = {"crop_ms": 100, "token_ms": 3, "batch": 512}
 CPU_LIMITS = {"crop_ms": 0, "token_ms": 0, "batch": 256}
-BRISK = {"crop_ms": 50, "token_ms": 0, "batch": 64}  # for what the gateway adds: little noise from the VLM
+FAKE_SECONDS = 0.1  # for a page, of the API before and behind which it is measured what the gateway adds
 TIMEOUT = 900.0  # seconds for a reply
 IDLE = 0.1  # share of all cores in use by others above which figures are preliminary
 BEGIN, END = "<!-- made by benchmarks/topologies.py --docs -->", "<!-- end -->"
@@ -65,7 +65,7 @@ class Size:
     pairs: int
 
 
-FULL = Size({1: 8, 4: 12, 16: 32}, 60, {16: 32}, 24)
+FULL = Size({1: 8, 4: 12, 16: 32}, 60, {16: 32}, 100)
 QUICK = Size({1: 1, 16: 4}, 6, {16: 4}, 2)
 
 
@@ -138,20 +138,21 @@ def measure(topology: Topology, limit: str, document: str, clients: int, loads: 
     )
 
 
-def gateway_cost(topology: Topology, pairs: int) -> GatewayCost:
-    """The same page straight to the API and through the gateway, in turn, which of them first also in turn."""
+def gateway_cost(stage: Stage, vlm: Process, pairs: int) -> GatewayCost:
+    """The same page straight to a fake API and through the gateway in front of it, in turn, which of them first also in turn."""
     differences = []
-    with topology.open() as (url, apis, _):
+    with stage.together([stage.fake_api(vlm, FAKE_SECONDS)]) as (straight,), stage.gateway([straight], vlm) as front:
         workload = Workload(SAMPLES, 3)
+        asyncio.run(warm_up(front.url, workload.page(), 1, TIMEOUT))
         for number in range(pairs):
             load, seconds = workload.page(), {}
-            for address in (url, apis[0].url)[:: -1 if number % 2 else 1]:
+            for address in (front.url, straight.url)[:: -1 if number % 2 else 1]:
                 replies: list[Reply] = []
                 asyncio.run(drive(address, [load], 1, TIMEOUT, replies.append))
                 if replies[0].error:
                     raise KitError(f"{address}: {replies[0].error}")
                 seconds[address] = replies[0].seconds
-            differences.append(seconds[url] - seconds[apis[0].url])
+            differences.append(seconds[front.url] - seconds[straight.url])
     return GatewayCost(statistics.median(differences), percentile(differences, 90), pairs)
 
 
@@ -214,8 +215,6 @@ def run(folder: Path, size: Size, with_gateway: bool) -> tuple[list[Point], list
                 level(every, "cpu", clients, singles(pages), SINGLE)
             level(every, "cpu", 1, long_pdf, document)
             if with_gateway:
-                set_speed(vlm, BRISK)
-                cost = gateway_cost(every[2], size.pairs)
                 alike = same_markdown(every)
         with topologies(stage, vlm, with_gateway, set_blocks=True) as every:
             set_speed(vlm, API_LIMITS)
@@ -224,6 +223,7 @@ def run(folder: Path, size: Size, with_gateway: bool) -> tuple[list[Point], list
                     asyncio.run(drive(url, long_pdf(Workload(SAMPLES, 0)), 1, TIMEOUT, lambda reply: None))
             level(every, "api", 1, long_pdf, document, rounds=3)
         if with_gateway:
+            cost = gateway_cost(stage, vlm, size.pairs)
             verdicts = judge(points, cost, same_markdown=alike)
     facts = {
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",

@@ -44,7 +44,7 @@ class Point:
 
 @dataclass(frozen=True)
 class GatewayCost:
-    """What a page takes longer through the gateway than straight to the same API: median and slowest tenth, in seconds."""
+    """What a page takes longer through the gateway than straight to the same API: median, and all but the slowest tenth; seconds."""
 
     median: float
     p90: float
@@ -90,7 +90,11 @@ def judge(points: Sequence[Point], cost: GatewayCost, *, same_markdown: bool) ->
             one.p50 <= upstream_one.p50,
         ),
         Verdict(f"one client, one {long.document}: ≥ 3 × upstream's pages/s", f"{faster_pdf:.1f} ×", faster_pdf >= 3),
-        Verdict("the gateway adds ≤ 15 ms to a page (median)", f"{cost.median * 1000:.1f} ms", cost.median <= 0.015),
+        Verdict(
+            "the gateway adds ≤ 15 ms to a page (median)",
+            f"{cost.median * 1000:.1f} ms; nine of ten pages: ≤ {cost.p90 * 1000:.1f} ms",
+            0 < cost.median <= 0.015,
+        ),
         Verdict(
             "and takes ≤ 5 % of a page's CPU time",
             f"{cpu_share:.1%} ({many.gateway_cpu_per_page * 1000:.0f} ms)",

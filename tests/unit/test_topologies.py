@@ -55,6 +55,7 @@ def test_all_hold_at_their_bounds() -> None:
         (changed(4, p50=1.01), COST, True, "one client's latency"),
         (changed(6, pages_per_second=2.9), COST, True, PDF),
         (POINTS, GatewayCost(0.016, 0.02, 24), True, "15 ms"),
+        (POINTS, GatewayCost(-0.001, 0.02, 24), True, "15 ms"),  # all noise
         (changed(5, gateway_cpu_per_page=0.03), COST, True, "5 % of a page's CPU"),
         (changed(4, received_per_page=50_001.0), COST, True, "≤ 10 %"),
         (POINTS, COST, False, "same Markdown"),
