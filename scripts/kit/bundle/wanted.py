@@ -12,6 +12,7 @@ from kit.bundle.manifest import GPU, PREVIEW, Requires
 from kit.catalog import images
 from kit.catalog.backends import find
 from kit.catalog.requirements import CAPABILITIES, DRIVER_OF_CUDA
+from kit.catalog.settings import Settings
 from kit.doctor.check import dotted
 from kit.errors import ExitCode, KitError
 from kit.stack import files
@@ -57,6 +58,16 @@ def fetch_models_at_start(stack: ComposeStack) -> bool:
     """True for images that look for a model hub when they start."""
     tags = [reference.rpartition(":")[2] for reference in stack.wanted_images().values()]
     return not stack.preview and any((known := images.read(tag)) and not known.offline for tag in tags)
+
+
+def compose_files(root: Path, settings: Settings, *, models: bool) -> list[str]:
+    """What COMPOSE_FILE is to name on a host without network: the files in force here, and those for such a host.
+
+    models: the bundle carries models, which lie in the volume there.
+    """
+    chosen = files.in_force(root, settings.given("COMPOSE_FILE"), gateway=settings.given("API_REPLICAS") is not None)
+    chosen = files.with_(files.without(chosen, files.MODELS), files.OFFLINE)
+    return files.with_(chosen, files.MODELS) if models else chosen
 
 
 def obtain(stack: ComposeStack, *, anew: bool, report: Callable[[str], None]) -> None:

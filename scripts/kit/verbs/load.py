@@ -13,6 +13,7 @@ from kit.bundle import load as loading
 from kit.bundle import manifest as manifests
 from kit.bundle.manifest import PREVIEW, Manifest
 from kit.bundle.verify import checksums
+from kit.bundle.wanted import compose_files
 from kit.catalog.settings import ENV_FILE, Settings
 from kit.errors import ExitCode, KitError
 from kit.facts import docker
@@ -72,10 +73,7 @@ def _configure(manifest: Manifest) -> Settings:
     settings = Settings(ROOT, os.environ)
     if manifest.kind == PREVIEW:  # its Compose file asks nobody as it is
         return settings
-    composed = files.read_by_compose(ROOT, settings.given("COMPOSE_FILE"))
-    composed = files.with_(files.without(composed, files.MODELS), files.OFFLINE)
-    if manifest.models:
-        composed = files.with_(composed, files.MODELS)
+    composed = compose_files(ROOT, settings, models=bool(manifest.models))
     values = manifest.settings | {"COMPOSE_FILE": files.SEPARATOR.join(composed)}
     change = configure.env_change(ROOT / ENV_FILE, values)
     if change.before != change.after:
