@@ -8,6 +8,7 @@ that was bent to 127.0.0.1), its Origin, and the Content-Type, with which no for
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -32,15 +33,22 @@ _PIECE = 2**16  # bytes
 def refusal(headers: Mapping[str, str], method: str) -> tuple[int, str] | None:
     """Why a request is not for us: status and sentence, or None. headers: names in any case."""
     host = headers.get("Host", "")
-    if urlsplit(f"//{host}").hostname not in NAMES:
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return 400, "the Host is no name of a host"
+    if name not in NAMES:
         return 421, "this server is asked as http://127.0.0.1 or http://localhost alone"
     if headers.get("Origin", f"http://{host}") != f"http://{host}":
         return 403, "a page of another origin may not ask here"
     if method == "POST":
         if headers.get("Content-Type", "").split(";")[0].strip().lower() != "application/json":
             return 415, "the body must be JSON: Content-Type: application/json"
-        if not headers.get("Content-Length", "").isdigit():
+        length = headers.get("Content-Length")
+        if length is None:
             return 411, "Content-Length is needed"
+        if not re.fullmatch(r"[0-9]{1,18}", length):  # what int() takes on any Python, no digits of other scripts
+            return 400, "Content-Length is no number of bytes"
     return None
 
 
@@ -103,12 +111,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # its body is not read
             self._refuse(*reason)
             return
-        kept = {name: self.headers[name] for name in _TO_SERVICE if name in self.headers}
+        # The bytes that came: http.server reads them as Latin-1, httpx would take ASCII alone.
+        kept = {name.encode(): self.headers[name].encode("latin-1") for name in _TO_SERVICE if name in self.headers}
         length = int(self.headers["Content-Length"])
         left, begun = [length], False
         try:
             request = self.server.http.stream(
-                "POST", self.server.service + self.path, content=self._body(left), headers={**kept, "Content-Length": str(length)}
+                "POST",
+                self.server.service + self.path,
+                content=self._body(left),
+                headers={**kept, b"Content-Length": str(length).encode()},
             )
             with request as reply:
                 begun = True
