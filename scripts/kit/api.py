@@ -102,6 +102,15 @@ def check(url: str) -> None:
         raise KitError(f"{url!r} is not the address of a service", "such as http://127.0.0.1:8080", ExitCode.USAGE)
 
 
+def address(text: str) -> str:
+    """A service's address without a path, from what people give: that of /layout-parsing stands in many a program.
+
+    Raises KitError (USAGE) as check does.
+    """
+    check(text)
+    return text.rstrip("/").removesuffix(PATH).rstrip("/")
+
+
 def _is_loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import socket
 import threading
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from kit import access
+from kit import access, api
 from kit.errors import ExitCode
 from kit.gateway import contract
+from kit.verbs import bench, view
 from kit.view import Viewer, refusal
 from support import Workspace, check_error, free_port, interrupt, make_workspace
 from viewer_stack import Service, refused, served, success
@@ -99,6 +101,33 @@ def test_who_may_ask() -> None:
     assert refusal({"Host": "localhost", "Content-Type": "application/json"}, "POST") == (411, "Content-Length is needed")
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (b"Host: [",),
+        (b"Host: [::1",),
+        (b"Host: localhost", b"Content-Length: \xb2"),  # a digit to Python, and no number
+        (b"Host: localhost", b"Content-Length: -1"),
+        (b"Host: localhost", b"Content-Length: " + b"9" * 5000),  # more than int() takes
+    ],
+)
+def test_headers_that_are_none_are_refused_without_a_traceback(
+    service: tuple[Service, str], capfd: pytest.CaptureFixture[str], headers: tuple[bytes, ...]
+) -> None:
+    lines = (b"POST /layout-parsing HTTP/1.1", *headers, b"Content-Type: application/json", b"", b"")
+    with socket.create_connection(("127.0.0.1", httpx.URL(service[1]).port), timeout=20) as browser:
+        browser.sendall(b"\r\n".join(lines))
+        reply = browser.makefile("rb").read()
+    assert reply.startswith(b"HTTP/1.1 400 ") and json.loads(reply.partition(b"\r\n\r\n")[2])["errorCode"] == 400
+    assert "Traceback" not in capfd.readouterr().err and service[0].seen == []
+
+
+def test_a_key_beyond_ascii_is_the_services_to_refuse(service: tuple[Service, str]) -> None:
+    service[0].answer = lambda path, request: refused(401, "not known")
+    assert ask(service[1], headers={"Authorization": "Bearer schlüssel".encode("latin-1")}).status_code == 401
+    assert service[0].keys == ["Bearer schlüssel"]
+
+
 def test_only_this_machine_is_listened_to(service: tuple[Service, str]) -> None:
     port = int(service[1].rstrip("/").rpartition(":")[2])
     with socket.socket() as probe, pytest.raises(OSError):
@@ -167,6 +196,14 @@ def test_the_verb(workspace: Workspace) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         check_error(workspace.kit("view", "http://127.0.0.1:1", "--port", port), ExitCode.PORT, port)
+
+
+@pytest.mark.parametrize("end", ["", "/", "/layout-parsing", "/layout-parsing/"])
+def test_the_address_of_a_request_is_one_of_its_service(end: str) -> None:
+    """As with ./kit parse --url."""
+    given = f"http://h:8080{end}"
+    assert api.address(given) == view._service(given) == "http://h:8080"
+    assert bench._url(argparse.Namespace(url=given, local=False, json=None)) == "http://h:8080"
 
 
 def test_the_verb_serves_until_ctrl_c(tmp_path: Path) -> None:

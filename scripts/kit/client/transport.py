@@ -38,8 +38,7 @@ class Transport:
     pages that are in flight, because PaddleX reads one document after the other."""
 
     def __init__(self, url: str, *, api_key: str = "", timeout: float | None = None, connections: int = 8) -> None:
-        api.check(url)
-        self.url = url.rstrip("/").removesuffix(api.PATH)  # as it stands in many a program
+        self.url = api.address(url)
         self._timeout = timeout
         # The limit of a whole answer is kept by _post; these here are of one read.
         self._http = api.async_client(self.url, timeout or 3600.0, connections)

@@ -108,9 +108,7 @@ def _url(arguments: argparse.Namespace) -> str:
             raise KitError(f"--json {told}: that is an address, not a file", f"./kit bench {told} --json", ExitCode.USAGE)
         raise KitError("name one service to measure", "./kit bench URL, or ./kit bench --local", ExitCode.USAGE)
     if arguments.url:
-        url = arguments.url.rstrip("/")
-        api.check(url)
-        return url
+        return api.address(arguments.url)
     stack = active(Settings(ROOT, os.environ))
     if not stack:
         raise KitError("no service runs here", "./kit up starts it", ExitCode.START)

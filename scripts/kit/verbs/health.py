@@ -43,9 +43,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 def look(arguments: argparse.Namespace) -> Checkup:
     if arguments.url:
-        url = arguments.url.rstrip("/")
-        api.check(url)
-        return of_url(url, RUN, deep=arguments.deep, timeout=arguments.timeout)
+        return of_url(api.address(arguments.url), RUN, deep=arguments.deep, timeout=arguments.timeout)
     settings = Settings(ROOT, os.environ)
     stack = active(settings)
     if not stack:

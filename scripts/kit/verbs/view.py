@@ -40,8 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _service(url: str | None) -> str:
     """Raises KitError: USAGE for an address that is none, START where none is named and none runs here."""
     if url:
-        api.check(url)
-        return url.rstrip("/")
+        return api.address(url)
     stack = active(Settings(ROOT, os.environ))
     if not stack:
         raise KitError("no service runs here", "./kit up starts it; ./kit view URL looks at another", ExitCode.START)
