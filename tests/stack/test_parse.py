@@ -61,7 +61,7 @@ def test_several_files_in_one_run(preview: Running, tmp_path: Path) -> None:
 
 
 def test_pages_are_put_together_by_the_service(preview: Running, tmp_path: Path) -> None:
-    """All pages go back to the real /restructure-pages. Its DOCX needs python-docx, which the preview has not."""
+    """All pages go back to the real /restructure-pages. Its DOCX is in test_parse_at_scale.py and test_viewer_served.py."""
     options = ("--format", "md,html", "--restructure", "--pages", "1-3,12")
     done = preview.workspace.kit("parse", SAMPLES / "twelve-pages.pdf", "-o", tmp_path, *options)
     assert done.returncode == 0, done.stderr
