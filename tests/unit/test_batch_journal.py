@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import itertools
 import json
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit.batch import folder
@@ -12,6 +17,8 @@ from kit.batch.inputs import collect, names_on
 from kit.batch.journal import Journal, past_of
 from kit.batch.names import STATE, Names, safe
 from kit.batch.wish import Wish
+from kit.client.failures import Unusable
+from kit.client.opened import Reader
 from kit.errors import ExitCode, KitError
 
 
@@ -105,6 +112,8 @@ def test_names_are_kept_whatever_comes_later(tmp_path: Path) -> None:
         ("-rf", "_-rf"),
         ("CON", "_CON"),
         ("lpt1.x", "_lpt1.x"),
+        ("COM¹", "_COM¹"),
+        ("conout$.x", "_conout$.x"),
         ("a\x00b\nc", "a_b_c"),
         ("tail. ", "tail"),
         ("名前", "名前"),
@@ -141,6 +150,109 @@ def test_names_never_collide() -> None:
         parts = name.casefold().split("/")[:-1]
         folders |= {"/".join(parts[: i + 1]) for i in range(len(parts))}
     assert not files & folders
+
+
+def test_names_of_files_that_were_there_before_are_not_given(tmp_path: Path) -> None:
+    for name in ("book.md", "sub", "link.json"):
+        (tmp_path / name).touch() if name != "link.json" else (tmp_path / name).symlink_to("nowhere")
+    for name in ("Paper_images", "mine"):
+        (tmp_path / name).mkdir()
+    names = Names(tmp_path)
+    wishes = [((), "book"), ((), "book"), (("sub",), "x"), ((), "link"), ((), "Paper"), (("mine",), "x")]
+    given = [names.give(place, stem) for place, stem in wishes]
+    assert given == ["book-2", "book-3", "sub-2/x", "link-2", "Paper-2", "mine/x"]
+
+
+def test_ten_thousand_documents_of_one_name_and_as_many_of_others() -> None:
+    names, began = Names(), time.monotonic()
+    given = [names.give((), "scan") for _ in range(10_000)]
+    assert given == ["scan", *(f"scan-{number}" for number in range(2, 10_001))]
+    assert [names.give(("in",), f"page {number}") for number in range(10_000)] == [f"in/page {n}" for n in range(10_000)]
+    assert time.monotonic() - began < 60, "a few seconds; an hour, where each is compared with all before it"
+
+
+def test_what_no_run_has_written_stays_and_what_a_run_has_written_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").touch()
+    (tmp_path / "a.md").write_text("mine")
+    found, out = collect([str(tmp_path / "a.pdf")], [], tmp_path), tmp_path
+    for resume in (True, False, True):
+        with folder.opened(out, Wish(), found, resume=resume) as journal:
+            assert journal.past.known[found[0].key].name == "a-2"
+            (out / "a-2.md").write_text("of a run")
+            (out / "report.json").write_text("of a run")
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "report.json").write_text("mine")
+    with pytest.raises(KitError) as caught, folder.opened(tmp_path / "else", Wish(), found, resume=False):
+        pass
+    assert caught.value.code == ExitCode.USAGE and "report.json" in caught.value.message
+    assert [path.name for path in (tmp_path / "else").iterdir()] == ["report.json"], "nothing is begun"
+
+
+@pytest.mark.parametrize(
+    ("argument", "output", "shown"),
+    [
+        ("scans", "scans", ["a.png", "a_images/figure.png", "out/b.png", "sub/c.png"]),
+        ("scans", "scans/out", ["a.png", "a_images/figure.png", "sub/c.png"]),
+        ("scans", ".", ["a.png", "a_images/figure.png", "out/b.png", "sub/c.png"]),
+        ("scans/*.png", "scans", ["a.png"]),
+        ("scans/sub/*.png", "scans", ["sub/c.png"]),
+        ("scans/**/*.png", "scans/out", ["a.png", "a_images/figure.png", "sub/c.png"]),
+        ("scans/**/*.png", "scans", ["a.png", "a_images/figure.png", "out/b.png", "sub/c.png"]),
+    ],
+)
+def test_an_output_in_around_and_at_what_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, output: str, shown: list[str]
+) -> None:
+    """`a_images` is the user's own; `b_images` is not."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "a_images/figure.png", "sub/c.png", "out/b.png"):
+        (tmp_path / "scans" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "scans" / name).touch()
+    out = Path(output)
+    for _ in range(2):
+        found = collect([argument], [], out, folder.pictures(out))
+        assert [one.shown.removeprefix("scans/") for one in found] == shown
+        with folder.opened(out, Wish(), found, resume=True) as journal:
+            for known in journal.past.known.values():
+                (out / f"{known.name}_images").mkdir(parents=True, exist_ok=True)
+                (out / f"{known.name}_images" / "p0001.png").touch()
+
+
+def test_what_leads_nowhere_is_for_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line longer than a name may be, an address that is none, a link in a circle, a folder that may not be read."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in" / "closed").mkdir(parents=True)
+    (tmp_path / "in" / "a.pdf").touch()
+    (tmp_path / "in" / "loop.pdf").symlink_to("loop.pdf")
+    (tmp_path / "loop").symlink_to("loop")
+    scandir = os.scandir
+
+    def closed(path: str) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    lines = ["x" * 5000, "http://[bad/x", "in"]
+    found = collect(["-", "in/*.pdf", "loop"], lines, tmp_path / "loop")
+    assert [one.shown for one in found] == [*lines[:2], "in/a.pdf", "in/loop.pdf", "in/closed", "loop"]
+    (unread,) = (one for one in found if one.shown == "in/closed")
+    assert unread.path
+
+    async def why(path: Path) -> str:
+        with pytest.raises(Unusable) as caught:
+            await Reader(tmp_path).open(path)
+        return caught.value.cause
+
+    assert asyncio.run(why(unread.path)) == "Permission denied"
+    assert asyncio.run(why(Path(lines[0]))) == "File name too long"
+
+
+def test_no_secret_of_an_address_is_shown() -> None:
+    (one,) = collect(["https://me:s3cret@store.example/?X-Amz-Signature=0123abcdef"], [], None)
+    assert one.key == "https://me:s3cret@store.example/?X-Amz-Signature=0123abcdef", "it is fetched as it is"
+    for text in (one.shown, one.source, one.stem):
+        assert "s3cret" not in text and "0123" not in text and "store.example" in text
 
 
 def test_inputs_of_every_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

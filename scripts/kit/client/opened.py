@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,8 @@ from kit.gateway.split import Kind
 from kit.gateway.splitters import Document, Splitters
 
 MOST_PAGES = 100_000  # of a TIFF, whose pages have to be counted one by one
+# In the names of parts: a child whose parent was killed may still write its last one into the folder of the next run.
+_PROCESS = secrets.token_hex(4)
 
 
 @dataclass
@@ -39,11 +43,15 @@ class Opened:
         """Pages of one request: the service takes no TIFF of several, so each of its pages goes out as a picture."""
         return 1 if self.kind.is_tiff else PER_RANGE
 
+    @property
+    def _parts(self) -> str:
+        return f"part-{_PROCESS}-{self._document.token}"
+
     async def part(self, span: Span) -> Part:
         """Pages of it as a document of their own; all of them are the very file. Raises Unusable, OSError."""
         if span == self.all and not self.kind.is_tiff:
             return Part(self.path, self.kind.file_type, False)
-        file = self.folder / f"part-{self._document.token}-{span[0]}-{span[1]}"
+        file = self.folder / f"{self._parts}-{span[0]}-{span[1]}"
         try:
             file_type = await self._document.cut_to(span[0] - 1, span[1] - 1, str(file))
         except Refusal as refusal:
@@ -53,7 +61,7 @@ class Opened:
 
     async def close(self) -> None:
         await self._document.close()
-        for left in self.folder.glob(f"part-{self._document.token}-*"):  # cut for someone who was cancelled meanwhile
+        for left in self.folder.glob(f"{self._parts}-*"):  # cut for someone who was cancelled meanwhile
             left.unlink()
 
 
@@ -128,6 +136,8 @@ def _size(path: Path, name: str) -> int:
     """Raises Unusable when it is no file that can be read."""
     try:
         if not path.is_file():
+            if path.is_dir():
+                os.scandir(path).close()  # one that may not be read says so
             why = "is a folder" if path.is_dir() else "is no file" if path.exists() else "no such file"
             raise Unusable(name, "missing", why, "check the path; names with spaces need quotes")
         with path.open("rb") as file:

@@ -153,7 +153,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     key = api_key(arguments.api_key_file) if arguments.api_key_file else ""
     wish = _wish(arguments)
     listed = inputs.names_on(os.fsdecode(sys.stdin.buffer.read())) if inputs.STDIN in arguments.files else []
-    found = inputs.collect(arguments.files, listed, arguments.output)
+    written = folder.pictures(arguments.output) if arguments.output else ()
+    found = inputs.collect(arguments.files, listed, arguments.output, written)
     # So many pauses as double the first up to half a minute.
     backoff = Backoff(arguments.backoff, 30 * arguments.backoff, arguments.no_retry)
     service = Service(url, key, arguments.concurrency, arguments.timeout, backoff, arguments.patience)
