@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,34 @@ def test_a_body_of_very_many_values_is_refused_before_they_are_made(monkeypatch:
     assert parse_object(b'{"a": [1, 2, 3, 4, 5]}') == {"a": [1, 2, 3, 4, 5]}
     with pytest.raises(Refusal, match="more than 10 values"):
         parse_object(b'{"a": [' + b"{}," * 10 + b"1]}")
+
+
+@pytest.mark.parametrize("depth", [101, 980, 100_000])
+def test_what_is_nested_too_deep_is_refused_before_it_is_written_anew(depth: int) -> None:
+    assert parse_object(b'{"a": ' + b"[" * 99 + b"]" * 99 + b"}")
+    for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+        inner = opening * depth + (b"1" if closing == b"}" else b"") + closing * depth
+        with pytest.raises(Refusal, match="nested too deep"):
+            parse_object(b'{"a": ' + inner + b"}")
+
+
+@pytest.mark.parametrize("escape", ["\\/", "\\u0041", "\\n", "\\\\", '\\"', "\\u00e4", "\\q"])
+def test_a_file_all_of_escapes_costs_little_more_than_one_without(escape: str) -> None:
+    def seconds(text: str) -> float:
+        body = b'{"file": "' + text.encode() * (2**22 // len(text)) + b'"}'
+        layout = LayoutBody(FileValue(Spool(Room(None, 10**9)), 10**9))
+        begun = time.process_time()
+        for at in range(0, len(body), 2**16):
+            layout.feed(body[at : at + 2**16])
+        return time.process_time() - begun
+
+    assert seconds(escape) < 3.0, "100 MiB of it would hold the event loop for very long"
+
+
+def test_an_escape_that_json_does_not_have_is_refused_wherever_it_is_cut() -> None:
+    for text, cause in (("QU\\q", "base64"), ("QU\\u00", "json"), ("QU\\u00g1", "json"), ("QU\\ud83d", "base64")):
+        whole = b'{"file": "' + text.encode() + b'"}'
+        assert {refused([whole[:at], whole[at:]]) for at in range(len(whole))} == {cause}, text
 
 
 def test_a_spool_goes_to_a_file_and_leaves_none(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from typing import IO, Any
 from kit.gateway.causes import Refusal
 
 IN_MEMORY = 2**20  # bytes of a document that are held in memory; more goes to a file
-MAX_REST = 2**20  # bytes of a request beside `file`
+MAX_REST = 2**17  # bytes of a request beside `file`: each sign of its structure is looked at
+MAX_DEPTH = 100  # of lists and objects in one another; a request needs seven
 MAX_URL = 8192  # characters
 MAX_VALUES = 3_000_000  # of a JSON body: 100 MiB of `{},` would become 3 GiB of objects; 2,000 pages have fewer
 _PREFIX = "kit-gateway-"
@@ -26,7 +27,8 @@ _NEW_SECONDS = 60
 _PIECE = 3 * 2**16  # bytes that are encoded at once: a multiple of 3
 
 _STOP_OUTSIDE = re.compile(rb'["{}\[\],:]')
-_BACKSLASH = ord("\\")
+_TEXT = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)  # of a string, as far as its escapes are whole
+_CUT_ESCAPE = re.compile(rb"\\(u[0-9a-fA-F]{0,3})?")
 _CONTROLS = bytes(range(32))
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
@@ -215,22 +217,20 @@ class LayoutBody:
         self._depth = 0
         self._inside = False  # a string that is not the file's
         self._in_file = False
-        self._escape = b""  # begun in the last chunk
+        self._escape = b""  # begun in the last chunk, inside a string
         self._key_next = False
         self._key_from: int | None = None
         self._file_next = False
 
     def feed(self, chunk: bytes) -> None:
-        position = 0
+        chunk, position, self._escape = self._escape + chunk, 0, b""
         while position < len(chunk):
-            if self._in_file:
-                position = self._feed_file(chunk, position)
-            elif self._inside:
+            if self._in_file or self._inside:
                 position = self._feed_string(chunk, position)
             else:
                 position = self._feed_outside(chunk, position)
             if len(self._rest) > MAX_REST:
-                raise Refusal("too-large", f"the request has more than {MAX_REST // 2**20} MiB beside `file`")
+                raise Refusal("too-large", f"the request has more than {MAX_REST // 2**10} KiB beside `file`")
 
     def end(self) -> dict[str, Any]:
         """The request with `file` as an empty text where it was one; see `wrong` too. Raises Refusal."""
@@ -266,69 +266,51 @@ class LayoutBody:
         return match.end()
 
     def _feed_string(self, chunk: bytes, position: int) -> int:
-        if self._escape:
-            self._escape = b""
-            self._rest += chunk[position : position + 1]
-            return position + 1
-        stop = _string_stops(chunk, position)
-        self._rest += chunk[position : stop + 1]
-        if stop == len(chunk):
-            return stop
-        if chunk[stop] == _BACKSLASH:
-            self._escape = b"\\"
+        match = _TEXT.match(chunk, position)
+        assert match is not None  # it matches the empty text
+        text, end = match.group(), match.end()
+        if self._in_file:
+            if len(text.translate(None, _CONTROLS)) != len(text):
+                raise Refusal("json", "the body is not JSON: a control character inside `file`; write it as \\n")
+            self._give(text)
         else:
-            self._inside = False
-            if self._key_from is not None:
-                self._file_next = _is_file(bytes(self._rest[self._key_from : -1]))
-        return stop + 1
-
-    def _feed_file(self, chunk: bytes, position: int) -> int:
-        if self._escape:
-            take = (6 if (self._escape + chunk[position : position + 1])[1:2] == b"u" else 2) - len(self._escape)
-            self._escape += chunk[position : position + take]
-            if len(self._escape) == (6 if self._escape[1:2] == b"u" else 2):
-                self._give(self._escape, _unescape)
-                self._escape = b""
-            return position + take
-        stop = _string_stops(chunk, position)
-        text = chunk[position:stop]
-        if len(text.translate(None, _CONTROLS)) != len(text):
-            raise Refusal("json", "the body is not JSON: a control character inside `file`; write it as \\n")
-        self._give(text, bytes)
-        if stop == len(chunk):
-            return stop
-        if chunk[stop] == _BACKSLASH:
-            self._escape = b"\\"
-        else:
-            self._in_file = False
+            self._rest += text
+        if end == len(chunk):
+            return end
+        if chunk[end : end + 1] == b'"':
             self._rest += b'"'
-            self._give(b"", bytes, last=True)
-        return stop + 1
+            if self._in_file:
+                self._in_file = False
+                self._give(b"", last=True)
+            else:
+                self._inside = False
+                if self._key_from is not None:
+                    self._file_next = _is_file(bytes(self._rest[self._key_from : -1]))
+            return end + 1
+        if _CUT_ESCAPE.fullmatch(chunk, end) is None:
+            raise Refusal("json", "the body is not JSON: a \\u without four hexadecimal digits")
+        self._escape = chunk[end:]
+        return len(chunk)
 
-    def _give(self, text: bytes, plain: Callable[[bytes], bytes], last: bool = False) -> None:
+    def _give(self, text: bytes, last: bool = False) -> None:
         if self.wrong is not None:
             return
         try:
-            self.value.end() if last else self.value.feed(plain(text))
+            self.value.end() if last else self.value.feed(_plain(text))
         except Refusal as refusal:
             if refusal.cause.name in ("too-large", "no-room"):  # no use in waiting for the rest
                 raise
             self.wrong = refusal
 
 
-def _string_stops(chunk: bytes, position: int) -> int:
-    """Where the first quotation mark or backslash from `position` on stands; the chunk's length where there is none."""
-    end = chunk.find(b'"', position)
-    end = len(chunk) if end < 0 else end
-    escape = chunk.find(b"\\", position, end)
-    return end if escape < 0 else escape
-
-
-def _unescape(sequence: bytes) -> bytes:
+def _plain(text: bytes) -> bytes:
+    """The text of `file` without escapes: all of a chunk at once, as there may be one at each character."""
+    if b"\\" not in text:
+        return text
     try:
-        return json.loads(b'"' + sequence + b'"').encode("latin-1")
+        return json.loads('"' + text.decode("latin-1") + '"').encode("latin-1")
     except ValueError:
-        raise Refusal("base64", f"`file` is not base64: it has {sequence.decode('latin-1')}") from None
+        raise Refusal("base64", "`file` is not base64: it has an escape of a character that base64 does not have") from None
 
 
 def _is_file(raw: bytes) -> bool:
@@ -349,7 +331,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise Refusal("json", "the body is not UTF-8") from None
     except RecursionError:
-        raise Refusal("json", "the body is nested too deep") from None
+        raise _too_deep() from None
     except _Twice as error:
         raise Refusal("bad-field", f"{json.dumps(str(error)[:60])} is given twice") from None
     except ValueError as error:
@@ -360,7 +342,17 @@ def parse_object(data: bytes) -> dict[str, Any]:
         raise Refusal("json", f"the body is not JSON: {said[:100]}{where}" if data.strip() else "the body is empty") from None
     if not isinstance(parsed, dict):
         raise Refusal("json", 'the body must be a JSON object, such as {"file": "…", "fileType": 1}')
-    return parsed
+    level: list[Any] = [parsed]
+    for _ in range(MAX_DEPTH):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for values in inner for one in values if isinstance(one, (dict, list))]
+        if not level:
+            return parsed
+    raise _too_deep()
+
+
+def _too_deep() -> Refusal:
+    return Refusal("json", f"the body is nested too deep: more than {MAX_DEPTH} lists and objects in one another")
 
 
 class _Twice(Exception):
