@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import zstandard
@@ -78,6 +79,34 @@ def test_a_new_engine_s_archive_also_with_packed_layers(pack: Callable[[bytes], 
         members({"blobs/sha256/aa": pack(TOP), "blobs/sha256/cc": CONFIG, "manifest.json": json.dumps(index).encode()})
     )
     assert saved.layers_of(saved.entries()[0]) == (digest(TOP),)
+
+
+@pytest.mark.parametrize("step", [1, 700, 2**18])
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor().compress])
+def test_a_layer_of_several_members_is_known_by_all_that_they_hold(pack: Callable[[bytes], bytes], step: int) -> None:
+    """eStargz gives each file a gzip member of its own."""
+    packed = pack(BOTTOM[:5000]) + pack(b"") + pack(BOTTOM[5000:])
+    seen = archive.Digester(packed[:512])
+    for at in range(0, len(packed), step):
+        seen.update(packed[at : at + step])
+    assert seen.digest == digest(BOTTOM)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor().compress])
+def test_what_a_layer_unpacks_to_is_never_in_memory_as_a_whole(
+    pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, sizes = pack(bytes(40 * archive.CHUNK)), []
+    monkeypatch.setattr(archive.hashlib, "sha256", lambda: SimpleNamespace(update=lambda piece: sizes.append(len(piece))))
+    archive.Digester(packed[:512]).update(packed)
+    assert sum(sizes) == 40 * archive.CHUNK and max(sizes) <= archive.CHUNK
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor().compress])
+def test_a_packed_layer_that_is_damaged_is_an_error_of_the_archive(pack: Callable[[bytes], bytes]) -> None:
+    packed = pack(BOTTOM)
+    with pytest.raises(ValueError, match="a layer is damaged"):
+        read(members({"blobs/sha256/aa": packed[:60] + b"damage" * 9 + packed[60:]}))
 
 
 def test_a_file_whose_name_looks_like_a_document_makes_no_document_of_a_layer() -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import json
+import errno
 import os
 import random
+import re
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,83 +30,24 @@ from bundles import (
     truncate,
 )
 from kit import cli
-from kit.bundle import export
-from kit.bundle.engine import Local
+from kit.bundle import signature
 from kit.errors import ExitCode
+from played_engine import MIB, PlayedEngine
 from support import skip
 
-MIB = 2**20
 SEED = int(os.environ.get("KIT_TEST_SEED") or random.SystemRandom().randrange(10**6))
-REFERENCES = {"paddleocr-vl-api": "kit.test/api:1", "paddleocr-vlm-server": "kit.test/vlm:1"}
-
-
-class Silent:
-    def start(self, what: str, total: int) -> None: ...
-
-    def advance(self, size: int) -> None: ...
-
-
-class PlayedEngine:
-    """Two images that share a layer, and the archive that `docker save` writes of them (engine 25 and later)."""
-
-    def __init__(self) -> None:
-        chance = random.Random(7)
-        self.layers = [chance.randbytes(3 * MIB // 2), chance.randbytes(MIB // 2), chance.randbytes(MIB)]
-        digests = ["sha256:" + hashlib.sha256(layer).hexdigest() for layer in self.layers]
-        self.images: dict[str, tuple[bytes, list[str]]] = {}
-        for own, reference in ((1, REFERENCES["paddleocr-vl-api"]), (2, REFERENCES["paddleocr-vlm-server"])):
-            config = json.dumps({"architecture": "amd64", "rootfs": {"diff_ids": [digests[0], digests[own]]}}).encode()
-            self.images[reference] = (config, [digests[0], digests[own]])
-
-    def find(self, reference: str) -> Local:
-        config, layers = self.images[reference]
-        return Local("sha256:" + hashlib.sha256(config).hexdigest(), "linux/amd64", 2 * MIB, tuple(layers), (), {})
-
-    @contextlib.contextmanager
-    def saving(self, references: list[str]) -> Iterator[io.BytesIO]:
-        content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w") as archive:
-            blobs = [*self.layers, *(config for config, _ in self.images.values())]
-            for blob in blobs:
-                _add(archive, f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}", blob)
-            index = [
-                {
-                    "Config": f"blobs/sha256/{hashlib.sha256(config).hexdigest()}",
-                    "RepoTags": [reference],
-                    "Layers": [f"blobs/{layer.replace(':', '/')}" for layer in layers],
-                }
-                for reference, (config, layers) in self.images.items()
-            ]
-            _add(archive, "manifest.json", json.dumps(index).encode())
-        content.seek(0)
-        yield content
-
-
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    archive.addfile(member, io.BytesIO(content))
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole bundle of four parts or more; tests damage copies."""
     folder = tmp_path_factory.mktemp("bundle") / "good"
-    played = PlayedEngine()
-    wanted = export.Wanted(
-        "gpu", "test", tuple(REFERENCES.items()), {"API_IMAGE_TAG_SUFFIX": "1"}, None, {}, MIB, write_kit=_some_kit
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export.engine, "find", played.find)
-        patch.setattr(export.engine, "shared_size", lambda references: 0)
-        patch.setattr(export.engine, "saving", played.saving)
-        patch.setattr(export.docker, "engine", lambda: None)
-        export.export(folder, wanted, Silent(), lambda line: None)
+    PlayedEngine().export(folder, write_kit=_some_kit)
     assert len(parts(folder)) >= 3
     return folder
 
 
-def _some_kit(path: Path) -> None:
+def _some_kit(path: Path, arch: str) -> None:
     path.write_bytes(random.Random(3).randbytes(5000))
 
 
@@ -241,6 +179,25 @@ def test_a_file_that_does_not_belong_there_is_named(bundle: Path, verify: Verify
     check_fault(verify(bundle), {name: "is not part of this bundle"})
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(b"\xff.zst", r"\udcff.zst"), (b"a\x1b[2Jb", r"a\x1b[2Jb"), (b"two\nlines", r"two\nlines"), ("größe".encode(), "größe")],
+)
+def test_a_name_that_would_harm_a_terminal_is_escaped(bundle: Path, verify: Verify, name: bytes, shown: str) -> None:
+    (bundle / os.fsdecode(name)).write_bytes(b"x")
+    check_fault(verify(bundle), {shown: "is not part of this bundle"})
+
+
+def test_a_stick_that_is_pulled_meanwhile_is_a_fault_and_no_traceback(
+    bundle: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(folder: Path) -> Iterator[Path]:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "iterdir", gone)
+    check_fault(verify(bundle), {str(bundle): "cannot be read: Input/output error"})
+
+
 def test_several_faults_are_all_named(bundle: Path, verify: Verify) -> None:
     first, second, *_ = parts(bundle)
     first.unlink()
@@ -312,6 +269,10 @@ def test_a_name_that_leads_out_of_the_folder_is_refused_unread(bundle: Path, ver
     assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
 
 
+def config_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    return next(frame for frame in manifest["frames"] if frame["kind"] == "config")
+
+
 BROKEN: dict[str, Callable[[dict[str, Any]], object]] = {
     "no images": lambda m: m.update(images=[]),
     "no files": lambda m: m.update(files=[]),
@@ -337,6 +298,10 @@ BROKEN: dict[str, Callable[[dict[str, Any]], object]] = {
     "a shell's words for a name": lambda m: m["images"][0].update(reference="a; rm -rf /"),
     "another kind": lambda m: m.update(kind="other"),
     "an older format": lambda m: m.update(format=0),
+    "a setting that no export writes": lambda m: m["settings"].update(COMPOSE_FILE="evil.yaml"),
+    "a setting with a line break": lambda m: m["settings"].update(VLM_MODEL_NAME="x\nAPI_BIND=0.0.0.0"),
+    "a setting that Compose would fill in": lambda m: m["settings"].update(VLM_MODEL_NAME="${HOME}"),
+    "a configuration that fills the memory": lambda m: config_of(m).update(raw=2**40),
 }
 
 
@@ -475,6 +440,44 @@ def test_a_key_that_is_none_is_refused(bundle: Path, verify: Verify, tmp_path: P
     code, out, err = verify(bundle, "--key", key)
     assert code in (ExitCode.USAGE, ExitCode.INPUT) and out == ""
     assert [line.split(":")[0] for line in err.splitlines()][-2:] == ["error", "hint"], err
+
+
+def test_a_program_that_waits_for_ever_is_said(
+    bundle: Path, verify: Verify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ssh(bundle, tmp_path / "keys")
+    (tmp_path / "ssh-keygen").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "ssh-keygen").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(signature, "TIMEOUT", 0.2)
+    code, out, err = verify(bundle, "--key", key)
+    assert (code, out) == (ExitCode.ENVIRONMENT, "") and "ssh-keygen gave no answer" in err
+    assert [line.split(":")[0] for line in err.splitlines()] == ["error", "hint"]
+
+
+@signers
+@pytest.mark.parametrize("forged", ["nothing", "the kit", "the manifest"])
+def test_the_readme_tells_a_forged_kit_before_it_runs(
+    bundle: Path, tmp_path: Path, sign: Callable[[Path, Path], Path], name: str, forged: str
+) -> None:
+    """Its lines, by a shell: the signature first, then the hash of kit.tar.gz as it was signed."""
+    key = sign(bundle, tmp_path / "keys")
+    if forged == "the kit":
+        flip(bundle / "kit.tar.gz", 9)
+        mend_sums(bundle)
+    if forged == "the manifest":
+        flip(bundle / "kit.tar.gz", 9)
+        mend_file(bundle, "kit.tar.gz")
+    text = (bundle / README).read_text()
+    lines = re.findall(r"^  ((?:echo|ssh-keygen|minisign|grep) .*)$", text, re.MULTILINE)
+    assert len(lines) == 4 and text.index(lines[-1]) < text.index("tar -xzf")
+    other = "minisign" if name.endswith(".sig") else "ssh-keygen"
+    commands = [line.replace(" KEY", f" {key}") for line in lines if not line.startswith(other)]
+    done = subprocess.run(
+        ["sh", "-ec", "\n".join(commands)], cwd=bundle, capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)}
+    )
+    assert (done.returncode == 0) is (forged == "nothing"), done.stderr
+    assert ("kit.tar.gz is the one that was signed" in done.stdout) is (forged == "nothing")
 
 
 def test_a_signature_does_not_spare_the_reading_of_the_parts(bundle: Path, verify: Verify, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
@@ -26,25 +26,48 @@ class Reader(Protocol):
 
 
 class Digester:
-    """The digest by which an image knows a layer: that of its unpacked bytes.
+    """The digest by which an image knows a layer: that of its unpacked bytes, of which a CHUNK at a time is in memory.
 
-    containerd's store gives layers out packed, as they were pulled. head: the layer's first bytes, which tell.
+    containerd's store gives layers out packed, as they were pulled; some come in many gzip members (eStargz) or zstd frames.
+    head: the layer's first bytes, which tell. `update` raises ValueError for what was packed and is damaged.
     """
 
     def __init__(self, head: bytes) -> None:
         self._hash = hashlib.sha256()
-        self._unpack = None
+        self.update: Callable[[bytes], None] = self._hash.update
         if head.startswith(_GZIP_MAGIC):
-            self._unpack = zlib.decompressobj(wbits=31).decompress
+            self._member = zlib.decompressobj(wbits=31)
+            self.update = self._gzip
         elif head.startswith(_ZSTD_MAGIC):
-            self._unpack = zstandard.ZstdDecompressor().decompressobj().decompress
+            self._frames = zstandard.ZstdDecompressor().stream_writer(_Written(self._hash.update), write_size=CHUNK)
+            self.update = self._zstd
 
-    def update(self, piece: bytes) -> None:
-        self._hash.update(self._unpack(piece) if self._unpack else piece)
+    def _gzip(self, piece: bytes) -> None:
+        try:
+            while piece:
+                if self._member.eof:
+                    self._member = zlib.decompressobj(wbits=31)
+                self._hash.update(self._member.decompress(piece, CHUNK))
+                piece = self._member.unused_data or self._member.unconsumed_tail
+        except zlib.error as error:
+            raise ValueError(f"a layer is damaged: {error}") from error
+
+    def _zstd(self, piece: bytes) -> None:
+        try:
+            self._frames.write(piece)
+        except zstandard.ZstdError as error:
+            raise ValueError(f"a layer is damaged: {error}") from error
 
     @property
     def digest(self) -> str:
         return f"sha256:{self._hash.hexdigest()}"
+
+
+class _Written:
+    """A function as a file to write to."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
 
 
 @dataclass(frozen=True)

@@ -95,17 +95,18 @@ def shared_size(references: Sequence[str]) -> int:
     """
     histories = []
     for reference in references:
-        form = "{{.Size}}\t{{.CreatedAt}}\t{{.CreatedBy}}"
-        text, _ = ask(["docker", "history", "--no-trunc", "--human=false", "--format", form, reference], ANSWER)
-        histories.append(list(reversed(text.splitlines())))
+        # As JSON: a step of a build may have line breaks.
+        text, _ = ask(["docker", "history", "--no-trunc", "--human=false", "--format", "{{json .}}", reference], ANSWER)
+        steps = [json.loads(line) for line in reversed(text.splitlines())]
+        histories.append([(int(step["Size"]), step["CreatedAt"], step["CreatedBy"]) for step in steps])
     shared = 0
     for number, history in enumerate(histories[1:], 1):
         common = max((_common(history, other) for other in histories[:number]), default=0)
-        shared += sum(int(line.split("\t")[0]) for line in history[:common])
+        shared += sum(size for size, *_ in history[:common])
     return shared
 
 
-def _common(one: Sequence[str], other: Sequence[str]) -> int:
+def _common(one: Sequence[object], other: Sequence[object]) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
@@ -161,6 +162,7 @@ def load(chunks: Iterable[bytes], together: Together) -> None:
     Raises KitError (ENVIRONMENT) with the engine's reason when it refuses.
     """
     argv = ["docker", "load", "--quiet"]
+    console.echo(argv)
     with tempfile.TemporaryFile() as said, _running(argv, stdin=subprocess.PIPE, stdout=said, stderr=said) as process:
         together.add(process)
         assert process.stdin
@@ -192,6 +194,7 @@ def names(repository: str) -> list[str]:
 
 
 def _act(*words: str) -> None:
+    console.echo(["docker", *words])
     done = subprocess.run(["docker", *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise failed(f"docker {words[0]}", done.stderr)

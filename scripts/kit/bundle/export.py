@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,8 +16,7 @@ from typing import Protocol
 
 import zstandard
 
-from kit import console
-from kit.bundle import archive, engine, readme
+from kit.bundle import archive, engine, readme, room
 from kit.bundle import manifest as manifests
 from kit.bundle.manifest import (
     CONFIG,
@@ -38,27 +38,26 @@ from kit.bundle.progress import Progress
 from kit.doctor.check import numbers
 from kit.errors import ExitCode, KitError
 from kit.facts import docker
-from kit.facts.disk import space
 
 JOURNAL = ".export.json"
 LEAST_PART = 2**20  # bytes
 BESIDE = 2**18  # bytes: what a part leaves of its size for the journal beside it, so that both take no more while it is written
 LEVEL = 2  # of zstd: still smaller than gzip's 6 (docs/offline.md), in a fraction of its time
 # A layer is packed by all cores at once. More of them would only wait for `docker save`, and each holds 7 MB.
-MOST_THREADS = 16
+MOST_THREADS = 8
 JOB = 2 * 2**20  # bytes, of which a core takes one at a time
-# Of the unpacked size, what a bundle takes: 0.563 measured on images of which 39 % could not be packed at all.
-USUAL_RATIO = 0.65
+MOST_PARTS = 1000  # of a stream: a shell sorts .1000 between .100 and .101
 
 
 class Source(Protocol):
-    """Model folders to carry: kit.bundle.models."""
+    """Model folders, checked to be whole: kit.bundle.models. folders: name and bytes of each."""
 
     @property
     def folders(self) -> Sequence[tuple[str, int]]: ...
 
     def chunks(self) -> Iterator[bytes]:
-        """One uncompressed tar archive."""
+        """One uncompressed tar archive: `.paddlex/official_models/NAME/…` and `.paddlex/fonts/…`, owned by 1000:1000, sorted;
+        the same folders give the same bytes. Raises KitError when it cannot be read to its end."""
         ...
 
 
@@ -67,8 +66,9 @@ class Wanted:
     """What to carry.
 
     images: service and reference, in the order of their start. models_inside: by reference, the model inside an image.
-    bases: folders of bundles whose layers need not be carried again. part_size: bytes, at most. write_kit: writes kit.tar.gz to a
-    path; None leaves the kit out.
+    part_size: bytes, at most. compose_files: those to start it with on the other host. volume: of the models there.
+    bases: folders of bundles whose layers need not be carried again. write_kit: writes kit.tar.gz to a path, for machines of an
+    architecture as Docker names it; None leaves the kit out. kit_state: tells one kit.tar.gz from another.
     """
 
     kind: str
@@ -78,24 +78,47 @@ class Wanted:
     requires: Requires | None
     models_inside: dict[str, str]
     part_size: int
+    compose_files: tuple[str, ...]
+    volume: str
     bases: tuple[Path, ...] = ()
     models: Source | None = None
-    write_kit: Callable[[Path], None] | None = None
+    write_kit: Callable[[Path, str], None] | None = None
+    kit_state: str = ""
+
+
+def look(folder: Path, bases: Sequence[Path]) -> None:
+    """Raise KitError (INPUT) unless `folder` is fit to be written to and every base is a bundle; changes nothing."""
+    for base in bases:
+        manifests.read(base)
+    try:
+        there = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) if folder.exists() else []
+    except OSError as error:
+        raise write_error(folder, error) from error
+    if not there or _journal(folder):
+        return
+    if manifests.NAME in there:
+        raise KitError(f"{folder} holds a finished bundle", "take an empty folder, or remove this one", ExitCode.INPUT)
+    raise KitError(f"{folder} is not empty: {there[0]}", "take an empty folder", ExitCode.INPUT)
 
 
 def export(folder: Path, wanted: Wanted, progress: Progress, say: Callable[[str], None]) -> Manifest:
     """Write the bundle, or go on with it; returns its manifest. The images are in the engine.
 
-    Raises KitError: INPUT for a folder that holds something else; ENVIRONMENT for too small a disk, or the engine's failure.
+    Raises KitError: INPUT for a folder that holds something else; USAGE for too small parts; ENVIRONMENT for too small a disk, one
+    that cannot be written to, or the engine's failure.
     """
-    work = _Export(folder, wanted, progress, say)
-    work.begin()
+    look(folder, wanted.bases)
     try:
-        return work.write()
-    except Changed:
-        say("what the interrupted export wrote is not what comes now: starting again")
-        work.forget()
-        return work.write()
+        work = _Export(folder, wanted, progress, say)
+        work.begin()
+        try:
+            return work.write()
+        except Changed:
+            say("what the interrupted export wrote is not what comes now: starting again")
+            work.forget()
+            return work.write()
+    except OSError as error:
+        raise write_error(folder, error) from error
 
 
 class _Export:
@@ -111,6 +134,7 @@ class _Export:
         self.bases = [_base(path) for path in wanted.bases]
         self.left_out = {layer for _, base in self.bases for image in base.images for layer in image.layers}
         self.raw = sum(image.size for image in self.images.values()) - engine.shared_size(list(self.images))
+        self.models = sum(size for _, size in wanted.models.folders) if wanted.models else 0
         self.files: list[File] = []  # complete and in place
         self.frames: list[Frame] = []
         self.kept_files: list[File] = []
@@ -124,7 +148,6 @@ class _Export:
         wanted = self.wanted
         return {
             "format": manifests.FORMAT,
-            "kit": wanted.kit,
             "kind": wanted.kind,
             "images": {reference: image.id for reference, image in self.images.items()},
             "settings": wanted.settings,
@@ -136,36 +159,48 @@ class _Export:
         }
 
     def begin(self) -> None:
-        """Look at the folder and the disk. Raises KitError."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            there = sorted(entry.name for entry in self.folder.iterdir() if not entry.name.startswith("."))
-        except OSError as error:
-            raise write_error(self.folder, error) from error
-        journal = self._journal()
-        if manifests.NAME in there and not journal:
-            raise KitError(f"{self.folder} holds a finished bundle", "take an empty folder, or remove this one", ExitCode.INPUT)
-        if there and not journal:
-            raise KitError(f"{self.folder} is not empty: {there[0]}", "take an empty folder", ExitCode.INPUT)
+        """Look at what an earlier run has left, and at the disk. Raises KitError."""
+        self._check_parts()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if journal := _journal(self.folder):
+            for path in self.folder.glob(".*.partial"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         if journal.get("key") == self._key:
             self._keep(journal)
         elif journal:
             self.say("an export of something else was interrupted here: starting again")
             self.forget()
-        self._check_room()
+        room.check(
+            self.folder,
+            docker.engine(),
+            saved=self.raw,
+            packed=self._carried(),
+            models=self.models,
+            kit=bool(self.wanted.write_kit) and not self._kept_kit,
+            kept=sum(file.size for file in self.kept_files if file.name != manifests.KIT),
+        )
 
-    def _journal(self) -> dict:
-        try:
-            journal = json.loads((self.folder / JOURNAL).read_text())
-        except (OSError, ValueError):
-            return {}
-        return journal if isinstance(journal, dict) else {}
+    def _check_parts(self) -> None:
+        most, size = max(self._carried(), self.models), self.wanted.part_size - BESIDE
+        if most > MOST_PARTS * size:
+            raise KitError(
+                f"more than {MOST_PARTS} parts may come of it, which a shell would join in another order",
+                f"--part-size {(most // MOST_PARTS + BESIDE) // 2**20 + 1}MiB is enough",
+                ExitCode.USAGE,
+            )
+
+    def _carried(self) -> int:
+        """Bytes of the images that no base has; 0 where that is not known, as of a base that is based on another itself."""
+        left_out = self.left_out & {layer for image in self.images.values() for layer in image.layers}
+        sizes = {frame.name: frame.raw for _, base in self.bases for frame in base.frames if frame.kind == LAYER}
+        return max(self.raw - sum(sizes[layer] for layer in left_out), 0) if left_out <= sizes.keys() else 0
 
     def _keep(self, journal: dict) -> None:
         """Take over the parts that are whole, up to the first that is not, and the frames that lie in them."""
         files = [File(**entry) for entry in journal["files"]]
         self.progress.start("checking what is there", sum(file.size for file in files))
-        for group in (manifests.KIT, IMAGES, MODELS):
+        same_kit = journal.get("kit_state") == self.wanted.kit_state
+        for group in (*[manifests.KIT] * same_kit, IMAGES, MODELS):
             for file in (file for file in files if file.name.startswith(group)):
                 path = self.folder / file.name
                 if not path.is_file() or path.stat().st_size != file.size or hash_of(path, self.progress.advance) != file.sha256:
@@ -185,27 +220,9 @@ class _Export:
                 path.unlink()
         self.kept_files, self.kept_frames, self.files, self.frames = [], [], [], []
 
-    def _check_room(self) -> None:
-        models = sum(size for _, size in self.wanted.models.folders) if self.wanted.models else 0
-        kept = sum(file.size for file in self.kept_files)
-        least = int(self.raw * USUAL_RATIO) * (not self.bases) + models - kept
-        free = shutil.disk_usage(self.folder).free
-        told = docker.engine()
-        staging = space(Path(told.root)) if told and told.here else None
-        if staging and staging.free < self.raw:
-            raise KitError(
-                f"{staging.folder} has {console.size(staging.free)} free; "
-                f"the engine needs {console.size(self.raw)} there to give the images out",
-                "docker system df shows what takes the room",
-                ExitCode.ENVIRONMENT,
-            )
-        if free < least:
-            raise KitError(
-                f"{self.folder} has {console.size(free)} free; about {console.size(least)} are needed "
-                f"(images of {console.size(self.raw)}, packed{f'; models {console.size(models)}' if models else ''})",
-                "free some space, or take a larger disk",
-                ExitCode.ENVIRONMENT,
-            )
+    @property
+    def _kept_kit(self) -> File | None:
+        return next((file for file in self.kept_files if file.name == manifests.KIT), None)
 
     # --- writing
 
@@ -230,7 +247,7 @@ class _Export:
             tuple(self.frames),
             tuple(self.files),
         )
-        text = readme.text(manifest)
+        text = readme.text(manifest, self.wanted.compose_files, self.wanted.volume)
         self._place(manifests.README, text)
         manifest = replace(manifest, files=(*self.files, self._as_file(manifests.README)))
         self._place(manifests.SUMS, manifests.sums(manifest.files, manifests.dumps(manifest)))
@@ -240,13 +257,13 @@ class _Export:
 
     def _kit(self) -> None:
         assert self.wanted.write_kit
-        kept = next((file for file in self.kept_files if file.name == manifests.KIT), None)
+        kept = self._kept_kit
         if not kept:
-            self.wanted.write_kit(self.folder / manifests.KIT)
+            self.wanted.write_kit(self.folder / manifests.KIT, self.platform.split("/")[1])
         self._finished(kept or self._as_file(manifests.KIT))
 
     def _models(self, source: Source) -> None:
-        self.progress.start("models", sum(size for _, size in source.folders))
+        self.progress.start("models", self.models)
         with self._writer(MODELS) as writer:
             kept = self._kept_frame(MODELS, 0)
             if kept:
@@ -297,9 +314,10 @@ class _Export:
             for layer in archive.layers(stream, saved):
                 while piece := layer.content.read(CHUNK):
                     self.progress.advance(len(piece))
-        for entry in saved.entries():
-            layers = self.images[entry["RepoTags"][0]].layers
-            paths |= {saved.links.get(path, path): layer for path, layer in zip(entry["Layers"], layers, strict=True)}
+            named = {docker.familiar(reference): image for reference, image in self.images.items()}
+            for entry in saved.entries():
+                layers = named[entry["RepoTags"][0]].layers
+                paths |= {saved.links.get(path, path): layer for path, layer in zip(entry["Layers"], layers, strict=True)}
         return paths
 
     def _layer(self, writer: PartWriter, layer: archive.Layer, saved: archive.Saved, number: int) -> None:
@@ -331,7 +349,7 @@ class _Export:
         entries = {name: entry for entry in saved.entries() for name in entry.get("RepoTags") or ()}
         found = []
         for reference, local in self.images.items():
-            entry = entries.get(reference)
+            entry = entries.get(docker.familiar(reference))
             layers = saved.layers_of(entry) if entry else ()
             if not entry or layers != local.layers:
                 raise KitError(
@@ -386,8 +404,8 @@ class _Export:
     def _note_progress(self) -> None:
         files = self.files + [file for file in self.kept_files if file not in self.files]
         frames = self.frames + [frame for frame in self.kept_frames if frame not in self.frames]
-        journal = {"key": self._key, "files": [asdict(file) for file in files], "frames": [asdict(frame) for frame in frames]}
-        self._place(JOURNAL, json.dumps(journal))
+        told = {"files": [asdict(file) for file in files], "frames": [asdict(frame) for frame in frames]}
+        self._place(JOURNAL, json.dumps({"key": self._key, "kit_state": self.wanted.kit_state} | told))
 
     def _place(self, name: str, text: str) -> None:
         aside = self.folder / f".{name}.partial"
@@ -397,13 +415,22 @@ class _Export:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(self.folder / name)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise write_error(self.folder, error) from error
+        except OSError:
+            with contextlib.suppress(OSError):  # what is told is what came first
+                aside.unlink(missing_ok=True)
+            raise
 
     def _as_file(self, name: str) -> File:
         path = self.folder / name
         return File(name, path.stat().st_size, hash_of(path))
+
+
+def _journal(folder: Path) -> dict:
+    try:
+        journal = json.loads((folder / JOURNAL).read_text())
+    except (OSError, ValueError):
+        return {}
+    return journal if isinstance(journal, dict) else {}
 
 
 def _present(reference: str) -> engine.Local:
@@ -415,7 +442,7 @@ def _present(reference: str) -> engine.Local:
 
 def _base(folder: Path) -> tuple[Base, Manifest]:
     manifest = manifests.read(folder)
-    digest = manifests.digest_of(folder / manifests.NAME)
+    digest = hash_of(folder / manifests.NAME)
     return Base(digest, manifest.created, tuple(image.reference for image in manifest.images)), manifest
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import hashlib
 import os
 import shutil
 import stat
@@ -18,7 +19,7 @@ from dotenv import dotenv_values
 from kit import wheels
 from kit.bundle import wanted, wheel_set
 from kit.bundle.export import JOURNAL
-from kit.bundle.manifest import IMAGES
+from kit.bundle.manifest import IMAGES, KIT
 from kit.bundle.parts import part_name
 from kit.bundle.wheel_set import PYTHONS, WITHOUT
 from kit.catalog.settings import ENV_FILE, Settings
@@ -64,6 +65,29 @@ def write(root: Path, target: Path, settings: Settings, arch: str, report: Repor
     finally:
         partial.unlink(missing_ok=True)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def state(root: Path, bundle: Path, settings: Settings) -> str:
+    """SHA-256, hex, of all that the archive in the folder `bundle` is made of; the wheels come of that. Raises KitError as `write`."""
+    seen = _Digest()
+    try:
+        seen.write(wanted.kit_version(root).encode())
+        with tarfile.open(fileobj=seen, mode="w|", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:  # type: ignore[call-overload]
+            for name, path in sorted(collect(root, bundle, settings, lambda line: None).items()):
+                _add(tar, name, path)
+    except OSError as error:
+        raise _failure(error, bundle / KIT) from error
+    return seen.hash.hexdigest()
+
+
+class _Digest:
+    """A file of which only the digest is kept."""
+
+    def __init__(self) -> None:
+        self.hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self.hash.update(data)
 
 
 def collect(root: Path, bundle: Path, settings: Settings, report: Report) -> dict[str, Path]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import tarfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import takewhile
@@ -17,16 +17,17 @@ import zstandard
 
 from kit import console
 from kit.bundle import archive, engine
-from kit.bundle.manifest import CONFIG, FOLDERS, LAYER, Frame, Image, Manifest
-from kit.bundle.parts import CHUNK, broken, culprit, packed
+from kit.bundle import manifest as manifests
+from kit.bundle.manifest import CONFIG, FOLDERS, LAYER, Base, Frame, Image, Manifest
+from kit.bundle.parts import CHUNK, broken, culprit, hash_of, packed
 from kit.bundle.progress import Progress
+from kit.bundle.wheel_set import MACHINES
 from kit.errors import ExitCode, KitError
 from kit.facts.disk import space
 from kit.facts.docker import Engine
 
 LOADING = "paddleocr-vl-kit/loading"  # repository of the names that images have until all of them are whole
 SHARED = "what they share"
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 Place = tuple[Path, Manifest, Frame]  # folder of a bundle, what it holds, and the member in question
 
@@ -40,11 +41,28 @@ class Loaded:
 
 
 class Bundle:
-    """A bundle's folder, with those of the bundles on which it is based."""
+    """A bundle's folder, with those of the bundles on which it is based, or on which those are.
 
-    def __init__(self, folder: Path, manifest: Manifest, bases: Sequence[tuple[Path, Manifest]] = ()) -> None:
+    lacking: the bundles of that chain whose folders were not given. Raises KitError: INPUT for a base that is no bundle;
+    ENVIRONMENT for one that does not belong to the chain.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, bases: Sequence[Path] = ()) -> None:
         self.folder, self.manifest = folder, manifest
-        self._all = [(folder, manifest), *bases]
+        read = {base: manifests.read(base) for base in bases}
+        given = {hash_of(base / manifests.NAME): base for base in read}
+        chain = list(manifest.bases)
+        for base in chain:  # it grows by the bases of those that were given
+            if base.manifest in given:
+                chain += read[given[base.manifest]].bases
+        for stranger in given.keys() - {base.manifest for base in chain}:
+            raise KitError(
+                f"{given[stranger]} is not a bundle on which {folder} is based",
+                f"--base FOLDER names {told_of(chain)}" if chain else "leave --base out: this one has all of its layers",
+                ExitCode.ENVIRONMENT,
+            )
+        self.lacking = [base for base in chain if base.manifest not in given]
+        self._all = [(folder, manifest), *read.items()]
 
     def layer(self, digest: str) -> Place | None:
         """Where a layer lies; None where no folder has it."""
@@ -126,11 +144,11 @@ class _Load:
         What the images share comes first, as an image of its own, so that no layer is unpacked twice. containerd's store is
         given image after image: it wants all layers of each, and locks those that another load is writing.
         """
-        at_once = self._has_room(images) and not self.told.containerd
         shared = () if self.told.containerd or len(images) == 1 else _common_of([image.layers for image in images])
         first = [self._image_of(shared, images[0])] if len(shared) > self._known(shared) else []
         sent = {image.config: self._sent(image, 0) for image in first}
         sent |= {image.config: self._sent(image, len(shared)) for image in images}
+        at_once = self._has_room(sent.values()) and not self.told.containerd
         self.progress.start("images", sum(frame.raw for places in sent.values() for _, _, frame in places))
         for group in [first, images] if at_once else [[image] for image in (*first, *images)]:
             self._load_together(group, sent)
@@ -160,10 +178,11 @@ class _Load:
         wanted = dict.fromkeys(image.layers[max(known, self._known(image.layers)) :])
         found = [self.bundle.layer(layer) for layer in wanted]
         if not all(found):
-            bases = " or ".join(f"{base.created} ({', '.join(base.images)})" for base in self.bundle.manifest.bases)
+            # containerd's store gives no layer of an image to another one's archive: they must come from a folder.
             raise KitError(
-                f"{self.bundle.folder} lacks layers that are in an earlier bundle, and they are not here: the one of {bases}",
-                "load that one first, or name its folder: --base FOLDER",
+                f"{self.bundle.folder} lacks layers that are in an earlier bundle"
+                f"{'' if self.told.containerd else ', and they are not here'}: {told_of(self.bundle.lacking)}",
+                f"{'' if self.told.containerd else 'load that one first, or '}name its folder: --base FOLDER",
                 ExitCode.ENVIRONMENT,
             )
         return [place for place in found if place]
@@ -206,23 +225,29 @@ class _Load:
         return max((len(_common_of([layers, local.layers])) for local in self.present), default=0)
 
     def _check_platform(self) -> None:
-        ours = f"linux/{_ARCHITECTURES.get(self.told.arch, self.told.arch)}"
         theirs = self.bundle.manifest.platform
-        if self.told.arch and not f"{theirs}/".startswith(f"{ours}/"):
+        system, _, rest = theirs.partition("/")
+        arch = rest.partition("/")[0]
+        same = MACHINES.get(arch, arch) == MACHINES.get(self.told.arch, self.told.arch)
+        if self.told.arch and not (system == "linux" and same):
             raise KitError(
-                f"the images are for {theirs}, this engine runs {ours}", "export on a machine of this kind", ExitCode.ENVIRONMENT
+                f"the images are for {theirs}, this engine runs linux/{self.told.arch}",
+                "export on a machine of this kind",
+                ExitCode.ENVIRONMENT,
             )
 
-    def _has_room(self, images: Sequence[Image]) -> bool:
-        """Is there room to load all of them at once? Raises KitError when there is none to load one after another.
+    def _has_room(self, sent: Collection[Sequence[Place]]) -> bool:
+        """Is there room to load these archives at once? Raises KitError when there is none to load one after another.
 
-        `docker load` lays an archive out in the engine's folder before it unpacks it there (measured: twice its size in all).
+        `docker load` lays an archive out in the engine's folder before it unpacks it there, and then takes that away (measured:
+        twice its size in all). containerd's store keeps both, each layer once.
         """
         place = space(Path(self.told.root)) if self.told.here else None
         if not place:
             return True
-        sizes = [image.size for image in images]
-        needed = sum(sizes) + max(sizes)
+        sizes = [sum(frame.raw for _, _, frame in places) for places in sent]
+        layers = {frame.name: frame.raw for places in sent for _, _, frame in places}
+        needed = 2 * sum(layers.values()) if self.told.containerd else sum(sizes) + max(sizes)
         if place.free < needed:
             raise KitError(
                 f"{place.folder} has {console.size(place.free)} free; loading needs up to {console.size(needed)} there",
@@ -230,6 +255,11 @@ class _Load:
                 ExitCode.ENVIRONMENT,
             )
         return place.free >= 2 * sum(sizes)
+
+
+def told_of(bases: Sequence[Base]) -> str:
+    """Bundles in words: when they were written, and what they carry."""
+    return "the one of " + " or ".join(f"{base.created} ({', '.join(base.images)})" for base in bases)
 
 
 def _common_of(layers: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from kit.bundle import archive
 from kit.errors import ExitCode, KitError
 
 FORMAT = 1
@@ -19,6 +20,10 @@ IMAGES, MODELS = "images.tar.zst", "models.tar.zst"  # streams; their parts are 
 LAYER, CONFIG, INDEX, FOLDERS = "layer", "config", "index", "models"
 GPU, PREVIEW = "gpu", "preview"
 
+# In .env: which images, and the model that they are asked for. An export writes these settings, and a load takes no other.
+NAMED_BY = ("IMAGE_REGISTRY", "API_IMAGE_TAG_SUFFIX", "VLM_IMAGE_TAG_SUFFIX", "VLM_BACKEND", "VLM_MODEL_NAME")
+# Nothing that .env or Compose would read otherwise.
+SETTING = re.compile(r"[A-Za-z0-9_.:/@+-]*")
 # No folder, no `..`, nothing that a shell or a Windows disk would read otherwise.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -188,10 +193,6 @@ def damaged(path: Path, why: str) -> KitError:
     )
 
 
-def digest_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def sums(files: Iterable[File], manifest: str) -> str:
     """The text of SHA256SUMS, as `sha256sum -c` reads it. manifest: the text of manifest.json."""
     lines = [f"{file.sha256}  {file.name}\n" for file in files]
@@ -204,6 +205,9 @@ def sums(files: Iterable[File], manifest: str) -> str:
 def _check(manifest: Manifest) -> None:
     if manifest.format != FORMAT or manifest.kind not in (GPU, PREVIEW):
         raise ValueError(f"format {manifest.format}, kind {manifest.kind!r}")
+    for name, value in manifest.settings.items():
+        if name not in NAMED_BY or not SETTING.fullmatch(value):
+            raise ValueError(f"the setting {name!r}")
     names = [file.name for file in manifest.files]
     for file in manifest.files:
         if not _FILE_NAME.fullmatch(file.name) or file.name in (NAME, SUMS):
@@ -238,6 +242,8 @@ def _check_frames(stream: str, frames: Sequence[Frame], parts: Sequence[File]) -
         if frame.offset != at or frame.size <= 0 or frame.raw < 0 or not _HEX.fullmatch(frame.sha256):
             raise ValueError(f"the frames of {stream}")
         if frame.kind in (LAYER, CONFIG) and not _DIGEST.fullmatch(frame.name):
+            raise ValueError(f"the frames of {stream}")
+        if frame.kind == CONFIG and frame.raw > archive.DOCUMENT:  # it is read whole
             raise ValueError(f"the frames of {stream}")
         at += frame.size
     if at != sum(part.size for part in parts):

@@ -16,10 +16,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kit import console
 from kit.bundle import engine, model_folders
+from kit.bundle.export import Source
 from kit.bundle.model_folders import CHUNK, Found, Refused
 from kit.errors import ExitCode, KitError
 from kit.stack import API, files
@@ -28,17 +29,6 @@ from kit.stack.compose import ComposeStack
 VOLUME = "models"  # its key in compose.models.yaml; Compose gives it the name
 HOME = "/home/paddleocr"  # of the official images
 TRIES = 100  # of removing a container, which may be under way already
-
-
-class Source(Protocol):
-    """Model folders, checked to be whole. folders: name and bytes of each."""
-
-    folders: list[tuple[str, int]]
-
-    def chunks(self) -> Iterator[bytes]:
-        """One uncompressed tar archive: `.paddlex/official_models/NAME/…` and `.paddlex/fonts/…`, owned by 1000:1000, sorted;
-        the same folders give the same bytes. Raises KitError when it cannot be read to its end."""
-        ...
 
 
 def sources(folder: Path | None, stack: ComposeStack) -> Source:
@@ -139,8 +129,11 @@ class Volume:
             *("--user", self.user, "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only"),
             *("--workdir", "/", "--volume", f"{self.name}:{HOME}{'' if filling else ':ro'}"),
             *(("--interactive",) if filling else ()),
-            *("--entrypoint", "python3", self.image, "-c", Path(model_folders.__file__).read_text(), verb, HOME),
+            *("--entrypoint", "python3", self.image),
         ]
+        program = Path(model_folders.__file__)
+        console.echo([*argv, program.name, verb, HOME])  # short: it is given whole
+        argv += ["-c", program.read_text(), verb, HOME]
         stdin, stdout = (subprocess.PIPE, None) if filling else (subprocess.DEVNULL, subprocess.PIPE)
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
             made = Path(folder, "container")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -42,8 +43,9 @@ class PartWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._file:
-            self._file.close()
-            self._aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what is told is what came first
+                self._file.close()
+                self._aside.unlink(missing_ok=True)
 
     def skip(self, size: int) -> None:
         """Go over bytes that lie in kept parts and are known to be right."""
@@ -155,10 +157,17 @@ def culprit(folder: Path, parts: Sequence[File], frame: Frame) -> str:
         end = start + part.size
         if start < frame.offset + frame.size and frame.offset < end:
             over.append(part.name)
-            if hash_of(folder / part.name) != part.sha256:
+            if not _is_whole(folder, part):
                 damaged.append(part.name)
         start = end
     return ", ".join(damaged or over)
+
+
+def _is_whole(folder: Path, part: File) -> bool:
+    try:
+        return hash_of(folder / part.name) == part.sha256
+    except OSError:
+        return False
 
 
 def hash_of(path: Path, seen: Callable[[int], None] = lambda size: None) -> str:
@@ -186,4 +195,4 @@ def write_error(folder: Path, error: OSError) -> KitError:
         return KitError(
             f"the file system of {folder} takes no file of this size", "--part-size 4095MiB fits FAT32", ExitCode.ENVIRONMENT
         )
-    return KitError(f"cannot write to {folder}: {error.strerror}", "own the folder, or take another", ExitCode.ENVIRONMENT)
+    return KitError(f"cannot write to {folder}: {error.strerror or error}", "own the folder, or take another", ExitCode.ENVIRONMENT)

@@ -61,7 +61,12 @@ def _ssh(folder: Path, key: Path, text: str) -> None:
 def _run(argv: list[str], folder: Path, key: Path, given: bytes, install: str) -> None:
     if not shutil.which(argv[0]):
         raise KitError(f"{argv[0]} is not installed, and the signature cannot be checked without", install, ExitCode.ENVIRONMENT)
-    done = subprocess.run(argv, input=given, capture_output=True, timeout=TIMEOUT)
+    try:
+        done = subprocess.run(argv, input=given, capture_output=True, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise KitError(
+            f"{argv[0]} gave no answer within {TIMEOUT:.0f} s", "a key that asks for a touch or a PIN waits for it", ExitCode.ENVIRONMENT
+        ) from None
     if done.returncode:
         said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines() or ["no output"]
         raise KitError(

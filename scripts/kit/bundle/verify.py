@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +37,12 @@ def verify(folder: Path, manifest: Manifest, seen: Callable[[int], None]) -> lis
         if other and other != fault.name:
             faults[number] = Fault(fault.name, f"holds what {other} should hold")
     known = {file.name for file in manifest.files} | {manifests.NAME, manifests.SUMS, *SIGNATURES}
-    for entry in sorted(folder.iterdir()):
-        if entry.name not in known and not entry.name.startswith(".") and not entry.is_dir():
-            faults.append(Fault(entry.name, "is not part of this bundle"))
+    try:
+        for entry in sorted(folder.iterdir()):
+            if entry.name not in known and not entry.name.startswith(".") and not entry.is_dir():
+                faults.append(Fault(entry.name, "is not part of this bundle"))
+    except OSError as error:  # such as a stick that was pulled meanwhile
+        faults.append(Fault(str(folder), f"cannot be read: {error.strerror}"))
     return faults
 
 
@@ -62,12 +64,12 @@ def checksums(folder: Path, manifest: Manifest) -> list[Fault]:
     """Where SHA256SUMS and manifest.json, which vouch for each other, differ."""
     try:
         text = (folder / manifests.SUMS).read_text(encoding="utf-8")
+        written = hash_of(folder / manifests.NAME)
     except FileNotFoundError:
         return [Fault(manifests.SUMS, "is missing")]
     except (OSError, UnicodeDecodeError) as error:
         return [Fault(manifests.SUMS, f"cannot be read: {error}")]
     listed = dict(reversed(line.split("  ", 1)) for line in text.splitlines() if "  " in line)
-    written = hashlib.sha256((folder / manifests.NAME).read_bytes()).hexdigest()
     if listed.get(manifests.NAME) != written:
         return [Fault(manifests.NAME, "was changed or damaged")]
     if listed != {file.name: file.sha256 for file in manifest.files} | {manifests.NAME: written}:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from kit.bundle import engine
 from kit.bundle.export import Source, Wanted
-from kit.bundle.manifest import GPU, PREVIEW, Requires
+from kit.bundle.manifest import GPU, NAMED_BY, PREVIEW, SETTING, Requires
+from kit.bundle.models import VOLUME
 from kit.catalog import images
 from kit.catalog.backends import find
 from kit.catalog.requirements import CAPABILITIES, DRIVER_OF_CUDA
@@ -18,29 +19,40 @@ from kit.errors import ExitCode, KitError
 from kit.stack import files
 from kit.stack.compose import ComposeStack
 
-# In .env: which images, and the model that they are asked for.
-NAMED_BY = ("IMAGE_REGISTRY", "API_IMAGE_TAG_SUFFIX", "VLM_IMAGE_TAG_SUFFIX", "VLM_BACKEND", "VLM_MODEL_NAME")
-
 
 def wanted(
-    stack: ComposeStack, part_size: int, bases: Sequence[Path], models: Source | None, write_kit: Callable[[Path], None] | None
+    stack: ComposeStack,
+    part_size: int,
+    bases: Sequence[Path],
+    models: Source | None,
+    write_kit: Callable[[Path, str], None] | None,
+    kit_state: str,
 ) -> Wanted:
-    """The images of `stack`, which are in the engine, and what belongs to them."""
+    """The images of `stack`, which are in the engine, and what belongs to them. Raises KitError (USAGE) for a setting that cannot
+    be carried."""
     settings = stack.settings
+    named = {} if stack.preview else {name: settings[name] for name in NAMED_BY}
+    for name, value in named.items():
+        if not SETTING.fullmatch(value):
+            raise KitError(f"{name}={value} cannot be carried", "letters, digits, and _ . : / @ + -", ExitCode.USAGE)
     references = stack.wanted_images()
     tags = {reference: reference.rpartition(":")[2] for reference in references.values()}
     inside = {family.tag: family.carries for family in images.FAMILIES}
+    offline = compose_files(stack.root, settings, models=models is not None)
     return Wanted(
         PREVIEW if stack.preview else GPU,
         kit_version(stack.root),
         tuple((service, reference) for service, reference in references.items()),
-        {} if stack.preview else {name: settings[name] for name in NAMED_BY},
+        named,
         None if stack.preview else requires(settings["API_IMAGE_TAG_SUFFIX"], settings["VLM_BACKEND"]),
         {reference: inside.get(tag, "") for reference, tag in tags.items()},
         part_size,
+        tuple(files.of_preview(stack.gateway) if stack.preview else offline),
+        f"{stack.config['name']}_{VOLUME}",
         tuple(bases),
         models,
         write_kit,
+        kit_state,
     )
 
 
@@ -52,6 +64,15 @@ def requires(tag: str, backend: str) -> Requires | None:
     cuda = images.LEAST_CUDA[known.build]
     fitting = [dotted(c) for c in CAPABILITIES if images.build_for(c) == known.build and runs.runs_on(c)]
     return Requires(dotted(cuda), DRIVER_OF_CUDA[cuda], backend, tuple(fitting))
+
+
+def require_online(stack: ComposeStack) -> None:
+    """Raise KitError (USAGE) where an image has its models inside: the volume of carried ones would hide them."""
+    for reference in stack.wanted_images().values():
+        if (known := images.read(reference.rpartition(":")[2])) and known.offline:
+            raise KitError(
+                f"--models: {reference} has its models inside, and the volume would hide them", "leave it out", ExitCode.USAGE
+            )
 
 
 def fetch_models_at_start(stack: ComposeStack) -> bool:

@@ -123,6 +123,14 @@ def images(timeout: float | None = None) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+def familiar(reference: str) -> str:
+    """An image's name as the engine lists and saves it: without Docker Hub's own names, and with a tag."""
+    name = reference
+    for prefix in ("index.docker.io/", "docker.io/", "library/"):
+        name = name.removeprefix(prefix)
+    return name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
+
+
 def publisher(port: int, timeout: float | None = None) -> tuple[str, str] | None:
     """(name, folder of its Compose project or "") of the container that publishes `port`; None where none does."""
     form = '{{.Names}}\t{{.Label "com.docker.compose.project.working_dir"}}'

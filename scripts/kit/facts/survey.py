@@ -117,9 +117,8 @@ def _engine(wanted_images: tuple[str, ...], timeout: float) -> tuple[Engine | No
     root = CONTAINERD_ROOT if engine.containerd and CONTAINERD_ROOT.is_dir() else Path(engine.root)
     # A folder that is not here is that of an engine inside a virtual machine or on another computer.
     visible = engine.here and bool(engine.root) and Path(engine.root).is_dir()
-    # Docker Hub's name is left out of what the engine lists.
-    here = {name.removeprefix("docker.io/") for name in docker.images(timeout)}
-    images = tuple(name for name in wanted_images if name.removeprefix("docker.io/") in here)
+    here = {docker.familiar(name) for name in docker.images(timeout)}
+    images = tuple(name for name in wanted_images if docker.familiar(name) in here)
     return engine, images, disk.space(root) if visible else None
 
 

@@ -72,13 +72,15 @@ size.__name__ = "size"
 def run(arguments: argparse.Namespace) -> None:
     settings = Settings(ROOT, os.environ)
     found = docker.docker()
-    told = docker.engine() if found.usable else None
-    if told is None:
+    if not found.usable or not docker.engine():
         raise KitError(
             f"there is no Docker engine to take the images from: {found.problem}", "./kit doctor", ExitCode.ENVIRONMENT
         )
     _check_part_size(arguments.folder, arguments.part_size)
+    export.look(arguments.folder, arguments.base)  # before anything is pulled
     stack = ComposeStack(ROOT, settings, preview=arguments.preview)
+    if arguments.models is not None:
+        _check_models(stack)
     (ROOT / ".kit").mkdir(exist_ok=True)
     lock = envs.locked(ROOT / ".kit" / "export.lock", waiting=lambda: console.say("another ./kit export is under way; waiting"))
     with lock:
@@ -90,9 +92,10 @@ def run(arguments: argparse.Namespace) -> None:
                 "./kit configure --offline takes images with the models inside, --models carries those of this machine",
                 "yellow",
             )
-        models_ = _models(arguments.models, stack)
-        write_kit = None if arguments.no_kit else partial(_write_kit, settings, told.arch)
-        carried = wanted.wanted(stack, arguments.part_size, arguments.base, models_, write_kit)
+        source = None if arguments.models is None else models.sources(Path(arguments.models) if arguments.models else None, stack)
+        write_kit = None if arguments.no_kit else partial(_write_kit, settings)
+        kit_state = "" if arguments.no_kit else kit_archive.state(ROOT, arguments.folder, settings)
+        carried = wanted.wanted(stack, arguments.part_size, arguments.base, source, write_kit, kit_state)
         with console.Bytes() as progress:
             manifest = export.export(arguments.folder, carried, progress, console.say)
     for image in manifest.images:
@@ -107,13 +110,11 @@ def _check_part_size(folder: Path, part_size: int) -> None:
         raise KitError(f"{folder} is on a FAT32 file system, which takes no such parts", "--part-size 4095MiB", ExitCode.USAGE)
 
 
-def _write_kit(settings: Settings, arch: str, target: Path) -> None:
+def _write_kit(settings: Settings, target: Path, arch: str) -> None:
     kit_archive.write(ROOT, target, settings, arch, console.say)
 
 
-def _models(wanted_from: str | None, stack: ComposeStack) -> export.Source | None:
-    if wanted_from is None:
-        return None
+def _check_models(stack: ComposeStack) -> None:
     if stack.preview:
         raise KitError("--models: the preview's images have their models inside", "leave it out", ExitCode.USAGE)
-    return models.sources(Path(wanted_from) if wanted_from else None, stack)
+    wanted.require_online(stack)

@@ -50,9 +50,9 @@ def run(arguments: argparse.Namespace) -> None:
     console.say(f"signature: {signed}")
     for fault in checksums(arguments.folder, manifest):
         raise manifests.damaged(arguments.folder / fault.name, fault.what)
-    for line in fit.misfits(manifest.requires, nvidia()) if manifest.requires else []:
+    for line in fit.misfits(manifest.requires, nvidia()):
         console.say(f"warning: {line}", "yellow")
-    bundle = loading.Bundle(arguments.folder, manifest, [(base, manifests.read(base)) for base in arguments.base])
+    bundle = loading.Bundle(arguments.folder, manifest, arguments.base)
     (ROOT / ".kit").mkdir(exist_ok=True)
     lock = envs.locked(ROOT / ".kit" / "load.lock", waiting=lambda: console.say("another ./kit load is under way; waiting"))
     with lock, console.Bytes() as progress:

@@ -32,7 +32,9 @@ def run(arguments: argparse.Namespace) -> None:
         progress.start("verifying", manifest.size)
         faults = verify(arguments.folder, manifest, progress.advance)
     for fault in faults:
-        console.data(f"{fault.name}  {fault.what}")
+        # Whoever gave the files their names may have meant a terminal, or another character set.
+        name = fault.name if fault.name.isprintable() else ascii(fault.name)[1:-1]
+        console.data(f"{name}  {fault.what}")
     if faults:
         raise KitError(
             f"{arguments.folder}: {len(faults)} of {len(manifest.files) + 2} files are not as they were written",
