@@ -62,11 +62,17 @@ class Peaks:
 
 @dataclass
 class Way:
-    """The measurements of one way, a value for each round."""
+    """The measurements of one way: seconds, a value for each round, and the highest peaks of all rounds."""
 
     seconds: list[float] = field(default_factory=list)
     bytes: int = 0
     peaks: Peaks = field(default_factory=Peaks)
+
+    def add(self, seconds: float, peaks: Peaks | None = None) -> None:
+        """One round."""
+        self.seconds.append(seconds)
+        for name, value in vars(peaks or Peaks()).items():
+            setattr(self.peaks, name, max(getattr(self.peaks, name), value))
 
     @property
     def median(self) -> float:
@@ -214,11 +220,10 @@ def measure(bench: Bench, rounds: int) -> dict[str, Way]:
     bench.shell(f"docker save -o {plain} {names}")  # also warms the caches
     ids = bench.ids()
     for _ in range(rounds):
-        ways["save"].seconds.append(bench.shell(f"docker save {names} > /dev/null"))
-        ways["gzip"].seconds.append(bench.shell(f"docker save {names} | gzip > {packed}"))
+        ways["save"].add(bench.shell(f"docker save {names} > /dev/null"))
+        ways["gzip"].add(bench.shell(f"docker save {names} | gzip > {packed}"))
         shutil.rmtree(bench.bundle, ignore_errors=True)
-        seconds, ways["export"].peaks = bench.kit("export", bench.bundle, "--no-kit", "--part-size", f"{PART // 2**20}MiB")
-        ways["export"].seconds.append(seconds)
+        ways["export"].add(*bench.kit("export", bench.bundle, "--no-kit", "--part-size", f"{PART // 2**20}MiB"))
     ways["save"].bytes, ways["gzip"].bytes = plain.stat().st_size, packed.stat().st_size
     ways["export"].bytes = sum(path.stat().st_size for path in bench.bundle.iterdir())
     packed.unlink()
@@ -226,10 +231,9 @@ def measure(bench: Bench, rounds: int) -> dict[str, Way]:
         for way in ("docker load", "kit load"):
             bench.forget()
             if way == "kit load":
-                seconds, ways[way].peaks = bench.kit("load", bench.bundle)
+                ways[way].add(*bench.kit("load", bench.bundle))
             else:
-                seconds = bench.shell(f"docker load < {plain}")
-            ways[way].seconds.append(seconds)
+                ways[way].add(bench.shell(f"docker load < {plain}"))
             if bench.ids() != ids:
                 raise SystemExit(f"error: {way} gave other images than were saved")
     return ways

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 from bundles import MANIFEST, README, parts, read_manifest, state
-from kit import cli
+from kit import cli, console
 from kit.bundle import engine, export, kit_archive, room, wanted
 from kit.bundle import parts as stream
 from kit.bundle.manifest import Manifest
@@ -24,6 +26,7 @@ from kit.facts import docker
 from kit.facts.disk import Space
 from kit.verbs import export as verb
 from played_engine import MIB, REFERENCES, PlayedEngine, Silent, digest
+from support import ROOT
 
 ONLINE, OFFLINE = "paddleocr3.6-nvidia-gpu", "paddleocr3.6-nvidia-gpu-offline"
 
@@ -351,3 +354,33 @@ def test_models_go_into_the_volume_of_the_project_that_is_in_force(tmp_path: Pat
     assert "-v mine_models:/home/paddleocr --entrypoint tar \\\n    kit.test/vlm:1 -xf - -C /home/paddleocr" in text
     assert read_manifest(tmp_path / "bundle")["models"] == [{"name": "PP-DocLayoutV3", "size": 10}]
     assert list(REFERENCES) == [image["service"] for image in read_manifest(tmp_path / "bundle")["images"]]
+
+
+# --- how far it has come, and what is measured
+
+
+def test_the_rate_and_the_time_left_are_told_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 0.0, 4.0, 20.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(console, "_err", console.Console(stderr=True, soft_wrap=True, force_terminal=False))
+    with console.Bytes() as progress:
+        progress.start("images", 100 * MIB)
+        progress.advance(10 * MIB)
+        progress.advance(30 * MIB)
+    assert capsys.readouterr().err.splitlines() == [
+        "images: 100.0 MiB", "images: 40.0 MiB of 100.0 MiB, 2 MiB/s, 30 s left"
+    ]  # fmt: skip
+
+
+def test_the_bench_keeps_the_highest_peaks_of_all_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("bench_of_bundles", ROOT / "scripts" / "bench" / "bundle.py")
+    bench = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, bench)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    spec.loader.exec_module(bench)
+    way = bench.Way()
+    way.add(3.0, bench.Peaks(extra=5, memory=200))
+    way.add(1.0, bench.Peaks(extra=7, memory=100))
+    assert (way.seconds, way.peaks) == ([3.0, 1.0], bench.Peaks(extra=7, memory=200))
