@@ -54,7 +54,8 @@ class PlayedEngine:
 
     def find(self, reference: str) -> Local:
         config, layers = self.images[reference]
-        return Local(digest(config), "linux/amd64", 2 * MIB, tuple(layers), (f"{reference.partition(':')[0]}@{digest(b'x')}",), {})
+        given_out = f"{reference.partition(':')[0]}@{digest(b'x')}"
+        return Local(digest(config), "linux/amd64", 2 * MIB, tuple(layers), (given_out,), {})
 
     @contextlib.contextmanager
     def saving(self, references: list[str]) -> Iterator[io.BytesIO]:

@@ -329,8 +329,8 @@ def readme(folder: Path, **more: Any) -> str:
 
 
 def test_the_shell_s_way_goes_by_the_files_that_are_in_force(tmp_path: Path) -> None:
-    kit = {"write_kit": lambda path, arch: path.write_text("kit"), "compose_files": ("compose.yaml", "compose.offline.yaml", "m y.yaml")}
-    text = readme(tmp_path / "bundle", **kit)
+    names = ("compose.yaml", "compose.offline.yaml", "m y.yaml")
+    text = readme(tmp_path / "bundle", write_kit=lambda path, arch: path.write_text("kit"), compose_files=names)
     (line,) = [line for line in text.splitlines() if "COMPOSE_FILE" in line]
     (tmp_path / ".env").write_text("API_PORT=1")
     assert os.waitstatus_to_exitcode(os.system(f"cd {tmp_path} && {line}")) == 0

@@ -104,8 +104,8 @@ def look(folder: Path, bases: Sequence[Path]) -> None:
 def export(folder: Path, wanted: Wanted, progress: Progress, say: Callable[[str], None]) -> Manifest:
     """Write the bundle, or go on with it; returns its manifest. The images are in the engine.
 
-    Raises KitError: INPUT for a folder that holds something else; USAGE for too small parts; ENVIRONMENT for too small a disk, one
-    that cannot be written to, or the engine's failure.
+    Raises KitError: INPUT for a folder that holds something else; USAGE for too small parts; ENVIRONMENT for too small a disk,
+    one that cannot be written to, or the engine's failure.
     """
     look(folder, wanted.bases)
     try:
@@ -316,8 +316,8 @@ class _Export:
                     self.progress.advance(len(piece))
             named = {docker.familiar(reference): image for reference, image in self.images.items()}
             for entry in saved.entries():
-                layers = named[entry["RepoTags"][0]].layers
-                paths |= {saved.links.get(path, path): layer for path, layer in zip(entry["Layers"], layers, strict=True)}
+                for layers in (named[name].layers for name in entry.get("RepoTags") or () if name in named):
+                    paths |= {saved.links.get(path, path): layer for path, layer in zip(entry["Layers"], layers, strict=True)}
         return paths
 
     def _layer(self, writer: PartWriter, layer: archive.Layer, saved: archive.Saved, number: int) -> None:

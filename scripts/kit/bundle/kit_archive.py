@@ -68,11 +68,11 @@ def write(root: Path, target: Path, settings: Settings, arch: str, report: Repor
 
 
 def state(root: Path, bundle: Path, settings: Settings) -> str:
-    """SHA-256, hex, of all that the archive in the folder `bundle` is made of; the wheels come of that. Raises KitError as `write`."""
+    """SHA-256, hex, of what the archive in the folder `bundle` is made of; the wheels come of that. Raises KitError as `write`."""
     seen = _Digest()
     try:
         seen.write(wanted.kit_version(root).encode())
-        with tarfile.open(fileobj=seen, mode="w|", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=seen, mode="w|", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:  # type: ignore
             for name, path in sorted(collect(root, bundle, settings, lambda line: None).items()):
                 _add(tar, name, path)
     except OSError as error:

@@ -195,4 +195,5 @@ def write_error(folder: Path, error: OSError) -> KitError:
         return KitError(
             f"the file system of {folder} takes no file of this size", "--part-size 4095MiB fits FAT32", ExitCode.ENVIRONMENT
         )
-    return KitError(f"cannot write to {folder}: {error.strerror or error}", "own the folder, or take another", ExitCode.ENVIRONMENT)
+    reason = error.strerror or str(error)
+    return KitError(f"cannot write to {folder}: {reason}", "own the folder, or take another", ExitCode.ENVIRONMENT)

@@ -32,8 +32,8 @@ def text(manifest: Manifest, compose_files: Sequence[str], volume: str) -> str:
         lines += [
             "It carries only what this earlier bundle lacks:",
             *(f"  {base.created}: {', '.join(base.images)}" for base in manifest.bases),
-            "which must have been loaded before, or lie in reach: ./kit load BUNDLE --base FOLDER. An engine with containerd's image",
-            "store needs it in reach, and cannot load this one without ./kit.",
+            "which must have been loaded before, or lie in reach: ./kit load BUNDLE --base FOLDER. An engine with containerd's",
+            "image store needs it in reach, and cannot load this one without ./kit.",
             "",
         ]
     if with_kit:

@@ -8,6 +8,7 @@ The very programs check it that made it: whoever has such a key has them, and ss
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -65,7 +66,7 @@ def _run(argv: list[str], folder: Path, key: Path, given: bytes, install: str) -
         done = subprocess.run(argv, input=given, capture_output=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         raise KitError(
-            f"{argv[0]} gave no answer within {TIMEOUT:.0f} s", "a key that asks for a touch or a PIN waits for it", ExitCode.ENVIRONMENT
+            f"{argv[0]} gave no answer within {TIMEOUT:.0f} s", f"run it yourself: {shlex.join(argv)}", ExitCode.ENVIRONMENT
         ) from None
     if done.returncode:
         said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines() or ["no output"]
