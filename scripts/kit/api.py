@@ -33,7 +33,16 @@ class ServiceError(KitError):
 
 
 class Unread(ServiceError):
-    """A success by its status, with blocks of text and no text in any of them."""
+    """A success by its status, with blocks of text and no text in any of them. result: that which came all the same."""
+
+    def __init__(self, result: dict[str, Any], log_id: str = "") -> None:
+        super().__init__(
+            "the service reports success, but the VLM has read no text in any block",
+            "./kit logs paddleocr-vlm-server; is the model whole, and the one that the pipeline config names?",
+            status=200,
+            log_id=log_id,
+        )
+        self.result = result
 
 
 def layout_parsing(
@@ -134,12 +143,7 @@ def result_of(url: str, reply: httpx.Response) -> dict[str, Any]:
     result = body.get("result")
     if reply.status_code == 200 and body.get("errorCode") == 0 and isinstance(result, dict) and "layoutParsingResults" in result:
         if was_left_unread(result["layoutParsingResults"]):
-            raise Unread(
-                "the service reports success, but the VLM has read no text in any block",
-                "./kit logs paddleocr-vlm-server; is the model whole, and the one that the pipeline config names?",
-                status=200,
-                log_id=log_id,
-            )
+            raise Unread(result, log_id)
         return result
     known = explain([message])
     hint = f"{known.cause}; {known.fix}" if known else "the cause is in the log: ./kit logs paddleocr-vl-api"

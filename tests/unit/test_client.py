@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
+import os
 import re
+import signal
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +21,11 @@ from fakes.faulty_service import Service, serving
 from gateway_stack import make_pdf, make_tiff
 from kit import client
 from kit.client import AsyncClient, Backoff, Client, Document, FailedPage, Page, PagesFailed, ParseError, transport
+from kit.client.client import AHEAD
 from kit.client.opened import Opened, Reader
 from kit.errors import ExitCode, KitError
 from stub_service import JPEG, Answer, page, refusal, stub_service, success
-from support import ROOT, SAMPLES, free_port
+from support import ROOT, SAMPLES, free_port, wait_for
 
 INVOICE = SAMPLES / "invoice.png"
 TWELVE = SAMPLES / "twelve-pages.pdf"
@@ -45,6 +51,10 @@ STUB = Stub()
 def kit() -> Iterator[Client]:
     with stub_service(STUB.answer) as url, Client(url, backoff=ONCE, options={"topP": 0.5}) as made:
         yield made
+
+
+def with_box(box: list[Any]) -> dict[str, Any]:
+    return page("x") | {"prunedResult": {"parsing_res_list": [{"block_label": "text", "block_content": "x", "block_bbox": box}]}}
 
 
 def parsed(kit: Client, path: Path, *pages: dict[str, Any]) -> Document:
@@ -128,12 +138,59 @@ def test_pages_come_in_order_and_a_lost_one_in_its_place() -> None:
 
 
 def test_whoever_stops_reading_early_leaves_nothing_running() -> None:
-    with serving(Service()) as service, Client(service.url, concurrency=1) as kit:
+    with serving(Service(seconds=0.005)) as service, Client(service.url, concurrency=1) as kit:
         pages = kit.pages(make_pdf([f"page {number}" for number in range(400)]))
         assert next(pages).number == 1
         pages.close()  # type: ignore[attr-defined]
-        assert sum(service.served.values()) < 400
+        sent = len(service.requests)
+        assert sent <= AHEAD + 4, "what `pages` may hold, and those on their way; of 50"
         assert kit.parse(make_pdf(["still works"])).markdown == "still works"
+        assert len(service.requests) == sent + 1, "nothing is sent behind its back"
+
+
+def test_ctrl_c_ends_what_was_begun_and_the_client_goes_on() -> None:
+    with serving(Service()) as service, Client(service.url, concurrency=1) as kit:
+
+        def interrupt() -> None:
+            wait_for(lambda: len(service.requests) > 1, 30, "the request that hangs")
+            os.kill(os.getpid(), signal.SIGINT)
+
+        waiting = threading.Thread(target=interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            for one in kit.pages(make_pdf([*["text"] * 8, "poison-hang"])):
+                assert isinstance(one, Page)
+                if one.number == 8:
+                    waiting.start()
+        waiting.join()
+        assert kit.parse(make_pdf(["still works"])).markdown == "still works"
+
+
+def test_a_page_of_specks_is_blank_where_others_have_text() -> None:
+    speck = with_blocks(block("text", ""))
+
+    class Specks(Service):
+        def _page(self, text: str) -> dict[str, Any]:
+            return speck if text == "speck" else super()._page(text)
+
+    with serving(Specks()) as service, Client(service.url, backoff=Backoff(0.001, 0.01)) as kit:
+        document = kit.parse(make_pdf(["speck", "poison-422", "text"]), pages="1,3")
+        assert [bool(one.markdown.strip("# \n")) for one in document.pages] == [False, True]
+        with pytest.raises(PagesFailed) as caught:
+            kit.parse(make_pdf(["speck", *["poison-422"] * 3, "text"]), pages="1-4")
+        assert [one.number for one in caught.value.document.failed] == [1, 2, 3, 4]
+        assert isinstance(caught.value.document.failed[0].error, client.Unread)
+
+
+def test_parts_of_two_processes_never_have_one_name(tmp_path: Path) -> None:
+    """What a child of a killed run still writes is no part of the next one."""
+    source = (
+        "import asyncio; from pathlib import Path; from kit.client.opened import Reader\n"
+        f"async def main():\n reader = Reader(Path({str(tmp_path)!r})); opened = await reader.open(Path({str(TWELVE)!r}))\n"
+        " await opened.part((1, 8)); await reader.stop()\nasyncio.run(main())"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", source], env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")}, check=True)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_cut_reply_is_an_error(kit: Client) -> None:
@@ -170,6 +227,12 @@ def test_what_is_wrong_for_every_document_is_raised_as_it_is(kit: Client, status
         success({"markdown": {}}),
         success(page("x", {"imgs/a.jpg": "not base64!"})),
         success(page("x") | {"prunedResult": []}),
+        *(success(page("x") | {"prunedResult": {"parsing_res_list": blocks}}) for blocks in (None, {}, ["x"], [{}])),
+        success(page("x") | {"prunedResult": {"parsing_res_list": [{"block_label": "text", "block_content": 3}]}}),
+        success(with_box([0, 0, 1])),
+        success(with_box(["a", 0, 1, 1])),
+        success(with_box([0, 0, 1, 1e400])),
+        lambda request: (200, success(page("x"))(request)[1].replace(b'"dataInfo": {}', b'"dataInfo": {"width": 1e400}')),
     ],
 )
 def test_answers_that_are_not_of_the_contract(kit: Client, answer: Answer) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
 import pytest
-from kit.client import failures
+from kit.client import failures, retry
 from kit.client.failures import Busy, KeyRefused, ParseError, Refused, ServerFault, TimedOut, Unavailable, Unreachable, Unusable
 from kit.client.flight import Flight, Job
 from kit.client.ranges import Span, cut
@@ -144,6 +144,14 @@ def test_nobody_there_ends_it_at_once_and_a_service_that_leaves_ends_it_later() 
     with pytest.raises(Unreachable):
         play.run()
     assert sum(play.read.values()) == 24 and not play.lost
+
+
+@pytest.mark.parametrize("asked", ["86400", "9" * 400])
+def test_no_service_holds_all_requests_longer_than_is_reasonable(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setattr(retry, "LONGEST_RETRY_AFTER", 0.01)
+    count = iter(range(3))
+    busy = Unavailable("x", retry_after=failures.seconds_of(asked))
+    assert not Play(80, lambda span: busy if next(count, None) is not None else None).run().lost
 
 
 def test_a_service_that_has_read_nothing_at_all_is_not_asked_for_ever() -> None:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from kit.client.failures import Unusable
+from kit.client.failures import Unread, Unusable
 from kit.client.flight import PATIENCE, Flight, Job
 from kit.client.opened import Opened, Reader
 from kit.client.ranges import PER_RANGE, count, cut, page_list, wanted
@@ -21,7 +21,7 @@ from kit.client.transport import Transport
 from kit.errors import ExitCode, KitError
 
 CONCURRENCY = 8  # requests in flight: keeps four API processes busy, with one waiting at each
-_AHEAD = 4  # ranges for each request in flight that `pages` may hold while an earlier one is not there yet
+AHEAD = 4  # ranges for each request in flight that `pages` may hold while an earlier one is not there yet
 T = TypeVar("T")
 Source = Path | str | bytes
 
@@ -75,8 +75,9 @@ class AsyncClient:
         async with self._opened(source) as opened:
             good: list[Page] = []
             bad: list[FailedPage] = []
-            async for page in self._pages(opened, pages, max_pages, options or {}):
-                (good if isinstance(page, Page) else bad).append(page)  # type: ignore[arg-type]
+            async with contextlib.aclosing(self._pages(opened, pages, max_pages, options or {})) as there:
+                async for page in there:
+                    (good if isinstance(page, Page) else bad).append(page)  # type: ignore[arg-type]
             document = Document(opened.name, opened.pages, tuple(good), tuple(bad))
             if bad:
                 raise PagesFailed(document)
@@ -90,8 +91,9 @@ class AsyncClient:
         Arguments and errors as those of `parse`, but that a page which could not be read comes as a FailedPage.
         """
         async with self._opened(source) as opened:
-            async for page in self._pages(opened, pages, max_pages, options or {}):
-                yield page
+            async with contextlib.aclosing(self._pages(opened, pages, max_pages, options or {})) as there:
+                async for page in there:
+                    yield page
 
     @contextlib.asynccontextmanager
     async def _opened(self, source: Source) -> AsyncIterator[Opened]:
@@ -111,10 +113,12 @@ class AsyncClient:
 
     async def _pages(
         self, opened: Opened, pages: str, max_pages: int | None, options: Mapping[str, Any]
-    ) -> AsyncIterator[Page | FailedPage]:
+    ) -> AsyncGenerator[Page | FailedPage, None]:
         spans = chosen(opened, pages, max_pages)
         numbers = [number for first, last in spans for number in range(first, last + 1)]
         there: dict[int, Page | FailedPage] = {}
+        specks: list[Unread] = []  # pages that are blank if another one has text
+        has_text = False
         given = 0  # how many of `numbers` were handed out
         changed = asyncio.Event()
 
@@ -123,11 +127,23 @@ class AsyncClient:
                 return await send_part(self._transport, opened, job.span, {**self._options, **options}, "")
 
         async def take(_: Job, read: list[Page]) -> None:
+            nonlocal has_text
             there.update({page.number: page for page in read})
-            changed.set()
+            has_text = has_text or any(page.has_text for page in read)
+            judge()
 
         async def lose(job: Job, error: KitError) -> None:
-            there.update({number: FailedPage(number, error) for number in range(job.span[0], job.span[1] + 1)})
+            if isinstance(error, Unread) and error.page is not None:
+                specks.append(error)
+            else:
+                there.update({number: FailedPage(number, error) for number in range(job.span[0], job.span[1] + 1)})
+            judge()
+
+        def judge() -> None:
+            if has_text or running.done():
+                for page, error in ((error.page, error) for error in specks if error.page):
+                    there[page.number] = page if has_text else FailedPage(page.number, error)
+                specks.clear()
             changed.set()
 
         async def fresh() -> AsyncIterator[Job]:
@@ -137,17 +153,17 @@ class AsyncClient:
         workers = min(self._concurrency, len(numbers))
         flight = Flight(
             *(send, take, lose), concurrency=workers, backoff=self._backoff, patience=self._patience,
-            has_room=lambda: len(there) < _AHEAD * PER_RANGE * workers,
+            has_room=lambda: bool(specks) or len(there) < AHEAD * PER_RANGE * workers,
         )  # fmt: skip
         running = asyncio.create_task(flight.run(fresh()))
-        running.add_done_callback(lambda _: changed.set())
+        running.add_done_callback(lambda _: judge())
         try:
             while given < len(numbers):
                 if (page := there.pop(numbers[given], None)) is not None:
                     given += 1
                     flight.wake()  # there is room again
                     yield page
-                elif running.done():
+                elif running.done() and not specks:
                     await running  # raises what stopped it
                     raise AssertionError(f"page {numbers[given]} was neither read nor lost")
                 else:
@@ -235,17 +251,28 @@ class Client:
             self._wait(there.aclose())  # type: ignore[attr-defined]
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        tasks: list[asyncio.Task[Any]] = []
+
+        async def run() -> T:
+            tasks.append(asyncio.current_task())  # type: ignore[arg-type]
+            return await work
+
+        future = asyncio.run_coroutine_threadsafe(run(), self._loop)
         try:
             return future.result()
         except BaseException:
-            future.cancel()  # Ctrl-C in this thread ends the work in the other
+            if future.cancel():  # Ctrl-C in this thread ends the work in the other, and waits until it has ended
+                asyncio.run_coroutine_threadsafe(_ended(tasks), self._loop).result()
             raise
 
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _ended(tasks: list[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _following(pages: AsyncIterator[T]) -> T:

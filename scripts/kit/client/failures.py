@@ -16,6 +16,7 @@ import httpx
 
 from kit import api
 from kit.api import ServiceError
+from kit.client.results import Page
 from kit.errors import ExitCode, KitError
 
 
@@ -92,9 +93,13 @@ class WrongPages(ParseError):
 
 
 class Unread(ParseError):
-    """Blocks of text and no text in any of them."""
+    """Blocks of text and no text in any of them.
+
+    page: one that was sent alone, and has so few blocks that it is blank where other pages of its document have text.
+    """
 
     kind = "unread"
+    page: Page | None = None
 
 
 class Refused(ParseError):
@@ -135,7 +140,7 @@ def of_reply(error: ServiceError, retry_after: str | None = None) -> ParseError:
     status, words = error.status, error.message
     kind: type[ParseError]
     if isinstance(error, api.Unread):
-        kind, words = Unread, "the service reports success, but the VLM has read no text in any block"
+        kind = Unread
     elif status == 200:
         kind, words = BadReply, "the reply is cut off, or not of the contract"
     elif status in (401, 403):
@@ -176,7 +181,7 @@ def seconds_of(retry_after: str | None) -> float | None:
         return None
     try:
         return max(float(retry_after), 0.0) if retry_after.strip().isdigit() else _until(retry_after)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
 

@@ -13,8 +13,8 @@ import itertools
 import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from kit.client.failures import ParseError, Standing, Unusable
 from kit.client.ranges import Span, halves
@@ -27,6 +27,15 @@ WRITERS_PER_SLOT = 0.5
 WAITING_PER_SLOT = 4  # failed ranges that wait for their next try, for each request in flight
 PATIENCE = 600.0  # seconds that a service may refuse everything before the run is stopped
 HOPELESS = 10  # pages given up before the first one was read: then it is the service
+T = TypeVar("T")
+
+
+class GivenUp(Exception):
+    """A request that is no range of pages was given up, and the others go on. error: its last one."""
+
+    def __init__(self, error: ParseError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 @dataclass
@@ -100,6 +109,25 @@ class Flight:
         """Ranges in hand at most: on their way, or being written."""
         return self._concurrency + math.ceil(self._concurrency * WRITERS_PER_SLOT)
 
+    async def insist(self, send: Callable[[], Awaitable[T]], *, once: bool = False) -> T:
+        """What `send` brings, a request that is no range of pages; while `run` runs, and within the same patience.
+
+        once: its first failure is the last word. Raises GivenUp, and the ParseError that makes all other requests pointless.
+        """
+        tries, backoff = Tries(), replace(self._backoff, never=self._backoff.never or once)
+        while True:
+            try:
+                there = await send()
+            except ParseError as error:
+                verdict, pause = self._judged(error, tries, 1, backoff)
+                if verdict is not Verdict.AGAIN:
+                    raise GivenUp(error) from None
+                self.retries += 1
+            else:
+                self._heard()
+                return there
+            await asyncio.sleep(pause)
+
     def wake(self) -> None:
         """There may be room again."""
         self._changed.set()
@@ -159,20 +187,26 @@ class Flight:
             else:
                 await self._lose(job, error)
         else:
-            self._has_read = self._answered = True
-            self._troubles, self._since = 0, asyncio.get_running_loop().time()
+            self._has_read = True
+            self._heard()
             await self._take(job, pages)
 
-    async def _failed(self, job: Job, error: ParseError) -> None:
+    def _heard(self) -> None:
+        """The service has done what it was asked for."""
+        self._answered, self._troubles = True, 0
+        self._since = asyncio.get_running_loop().time()
+
+    def _judged(self, error: ParseError, tries: Tries, pages: int, backoff: Backoff) -> tuple[Verdict, float]:
+        """What to do about one request, and the pause before. Raises `error` where it is the end of all of them."""
         now = asyncio.get_running_loop().time()
-        verdict, pause = job.tries.after(error, job.pages, self._backoff, random.random())
+        verdict, pause = tries.after(error, pages, backoff, random.random())
         if error.standing is Standing.PASSING:
             self._troubles += 1
             never = error.kind == "unreachable" and not self._answered
             if never or now - self._since > self._patience:
                 raise error
             if error.kind != "busy":  # it concerns whatever would be sent now
-                pause = max(error.retry_after or 0.0, self._backoff.pause(self._troubles, random.random()))
+                pause = backoff.pause(self._troubles, random.random(), error.retry_after)
                 self._hold_until = max(self._hold_until, now + pause)
         else:
             self._answered, self._troubles = True, 0
@@ -180,11 +214,16 @@ class Flight:
                 self._since = now
         if verdict is Verdict.STOP:
             raise error
+        return verdict, pause
+
+    async def _failed(self, job: Job, error: ParseError) -> None:
+        verdict, pause = self._judged(error, job.tries, job.pages, self._backoff)
         if verdict is Verdict.HALVE:
             self._halve(job)
         elif verdict is Verdict.AGAIN:
             self.retries += 1
-            heapq.heappush(self._later, (now + pause, next(self._number), job))
+            due = asyncio.get_running_loop().time() + pause
+            heapq.heappush(self._later, (due, next(self._number), job))
         else:
             self._given_up += 1
             if not self._has_read and self._given_up >= HOPELESS and error.standing is Standing.DOUBTFUL:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kit.errors import ExitCode, KitError
+from kit.reply import contents
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,12 @@ class Page:
     @property
     def blocks(self) -> tuple[Block, ...]:
         """In the order of the reply, which is the reading order."""
-        return tuple(_block(one) for one in self.pruned.get("parsing_res_list", ()))
+        return _blocks(self.pruned)
+
+    @property
+    def has_text(self) -> bool:
+        """Whether text was read in any block; a blank page has none."""
+        return any(contents({"prunedResult": self.pruned}))
 
 
 @dataclass(frozen=True)
@@ -105,10 +112,11 @@ def page_of(reply: dict[str, Any], number: int, info: Any = None) -> Page:
         markdown, pruned = reply["markdown"], reply["prunedResult"]
         if not isinstance(markdown["text"], str) or not isinstance(pruned, dict):
             raise TypeError("markdown.text and prunedResult")
+        _blocks(pruned)
         pictures = tuple(_picture(key, value) for key, value in (markdown.get("images") or {}).items())
         size = info if isinstance(info, dict) else {}
         return Page(number, markdown["text"], pictures, pruned, int(size.get("width") or 0), int(size.get("height") or 0))
-    except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, binascii.Error) as error:
         raise NotOfTheContract(repr(error)[:120]) from None
 
 
@@ -127,6 +135,15 @@ def _picture(key: str, value: str) -> Picture:
     return Picture(key, base64.b64decode(value, validate=True))
 
 
+def _blocks(pruned: dict[str, Any]) -> tuple[Block, ...]:
+    if not isinstance(pruned["parsing_res_list"], list):
+        raise TypeError("parsing_res_list")
+    return tuple(_block(one) for one in pruned["parsing_res_list"])
+
+
 def _block(one: dict[str, Any]) -> Block:
+    label, text = one["block_label"], one["block_content"]
     left, top, right, bottom = one.get("block_bbox") or (0, 0, 0, 0)
-    return Block(one["block_label"], (left, top, right, bottom), one["block_content"], one.get("block_order"))
+    if not isinstance(label, str) or not isinstance(text, str) or not all(map(math.isfinite, (left, top, right, bottom))):
+        raise TypeError("block_label, block_content, block_bbox")
+    return Block(label, (left, top, right, bottom), text, one.get("block_order"))

@@ -37,9 +37,13 @@ class Backoff:
     longest: float = 30.0
     never: bool = False
 
-    def pause(self, failures: int, chance: float) -> float:
-        """After so many failures, at least 1. chance: from 0 to 1, at random, so that clients do not come back all at once."""
-        return min(self.first * 2.0 ** min(failures - 1, 30), self.longest) * (0.5 + chance / 2)
+    def pause(self, failures: int, chance: float, asked: float | None = None) -> float:
+        """After so many failures, at least 1. chance: from 0 to 1, at random, so that clients do not come back all at once.
+
+        asked: seconds of Retry-After, which are heeded up to LONGEST_RETRY_AFTER.
+        """
+        pause = min(self.first * 2.0 ** min(failures - 1, 30), self.longest) * (0.5 + chance / 2)
+        return max(pause, min(asked or 0.0, LONGEST_RETRY_AFTER))
 
 
 @dataclass
@@ -64,8 +68,7 @@ class Tries:
             self.passing += 1
             if self.passing >= MOST_PASSING:
                 return Verdict.GIVE_UP, 0.0
-            asked = min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
-            return Verdict.AGAIN, max(asked, backoff.pause(self.passing, chance))
+            return Verdict.AGAIN, backoff.pause(self.passing, chance, error.retry_after)
         self.doubtful += 1
         self.running = self.running + 1 if error.kind == self.kind else 1
         self.kind = error.kind

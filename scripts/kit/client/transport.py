@@ -16,10 +16,11 @@ import httpx
 from kit import api
 from kit.api import ServiceError
 from kit.client import failures, results
-from kit.client.failures import BadReply, WrongPages
+from kit.client.failures import BadReply, NoService, WrongPages
 from kit.client.results import Page
 from kit.gateway import join
-from kit.gateway.join import read_reply
+from kit.gateway.join import ReadPage, unread_pages
+from kit.reply import contents
 
 T = TypeVar("T")
 
@@ -45,7 +46,6 @@ class Transport:
         if api_key:
             self._http.headers["Authorization"] = f"Bearer {api_key}"
         self._in_flight = 0  # pages
-        self._decoding = asyncio.Lock()
 
     async def __aenter__(self) -> Transport:
         await self._http.__aenter__()
@@ -73,10 +73,10 @@ class Transport:
         result = await self._post(api.PATH, body(), length, len(numbers))
         return _checked(result, numbers)
 
-    async def restructure(self, body: Path, pages: int, results: int) -> list[str]:
-        """Send a request that lies in a file; the JSON of each page of the reply, which has to have so many `results`.
+    async def restructure(self, body: Path, pages: int, count: int) -> list[str]:
+        """Send a request that lies in a file; the JSON of each page of the reply, which has to have `count` of them.
 
-        pages: those in the request. Raises ParseError, OSError.
+        pages: those in the request. Raises ParseError (NoService where paddlex is too old for it), OSError.
         """
 
         async def content() -> AsyncIterator[bytes]:
@@ -86,11 +86,18 @@ class Transport:
 
         def read(reply: bytes) -> list[str]:
             try:
-                return [page.text for page in read_reply(reply, results).pages]
-            except join.BadReply as error:
+                there = [page.text for page in join.read_reply(reply, count).pages]
+                for number, page in enumerate(there, 1):
+                    results.page_of(json.loads(page), number)
+                return there
+            except (join.BadReply, results.NotOfTheContract) as error:
                 raise BadReply(f"{RESTRUCTURE}: {error}", status=200) from None
 
-        return await self._post(RESTRUCTURE, content(), body.stat().st_size, pages, read)
+        try:
+            return await self._post(RESTRUCTURE, content(), body.stat().st_size, pages, read)
+        except NoService as error:
+            hint = "paddlex 3.7 has it; without --restructure and docx this one will do, into another folder"
+            raise NoService(f"the service has no {RESTRUCTURE}", hint, status=error.status) from None
 
     async def _post(
         self, path: str, body: AsyncIterator[bytes], length: int, pages: int, read: Callable[[bytes], T] | None = None
@@ -114,15 +121,16 @@ class Transport:
                     file.write(piece)
                     if file.tell() > _MOST_REPLY:
                         raise BadReply("the reply is larger than 1 GiB", status=reply.status_code)
-                async with self._decoding:  # one reply at a time is in memory as a whole
-                    file.seek(0)
-                    if read is not None and reply.status_code == 200:
-                        return read(file.read())
-                    return self._result(reply, file.read())
+                file.seek(0)
+                if read is not None and reply.status_code == 200:
+                    return read(file.read())
+                return self._result(reply, file.read())
 
     def _result(self, reply: httpx.Response, content: bytes) -> dict[str, Any]:
         try:
             return api.result_of(self.url, httpx.Response(reply.status_code, content=content))
+        except api.Unread as error:
+            return error.result  # _checked tells which pages, and whether that is a fault
         except ServiceError as error:
             raise failures.of_reply(error, reply.headers.get("Retry-After")) from None
         except RecursionError:
@@ -140,6 +148,23 @@ def _checked(result: dict[str, Any], numbers: Sequence[int]) -> list[Page]:
             status=200,
         )
     try:
-        return results.pages_of(result, numbers)
+        pages = results.pages_of(result, numbers)
     except results.NotOfTheContract as error:
         raise BadReply(f"the reply is not of the contract ({error})", "is the service's version supported?", status=200) from None
+    found: list[ReadPage | None] = [_read(page) for page in pages]
+    if unread_pages(found):
+        unread = failures.of_reply(api.Unread(result))
+        if len(pages) == 1 and not unread_pages([_TEXT, *found]):
+            unread.page = pages[0]  # type: ignore[attr-defined]
+        raise unread
+    return pages
+
+
+# A page with text, to ask what another one would be beside it.
+_TEXT = ReadPage("", 1, True)
+
+
+def _read(page: Page) -> ReadPage:
+    texts = contents({"prunedResult": page.pruned})
+    return ReadPage("", len(texts), any(texts))
+
