@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -9,8 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kit.batch import folder
 from kit.batch.folder import JOURNAL
+from kit.batch.inputs import collect
 from kit.batch.names import REPORT, STATE
+from kit.batch.report import Totals
+from kit.batch.run import Run, Service
+from kit.batch.watch import Watch
+from kit.batch.wish import Wish
+from kit.client import Backoff
 from support import ROOT
 
 # As ./kit does it, without looking at its environment; and its greatest memory, which exec has set to nothing before.
@@ -44,6 +52,16 @@ def parse(*arguments: object, stdin: str = "", **environment: str) -> subprocess
             raise
     assert "Traceback" not in talk, talk
     return subprocess.CompletedProcess(process.args, process.returncode, out, talk)
+
+
+def run_here(
+    out: Path, url: str, *inputs: Path | str, patience: float = 60, never: bool = False, concurrency: int = 8, **wishes: Any
+) -> Totals:
+    """A run in this process, with pauses that are no longer than a test can wait."""
+    wish, found = Wish(**wishes), collect([str(one) for one in inputs], [], out)
+    service = Service(url, concurrency=concurrency, backoff=Backoff(0.001, 0.01, never), patience=patience)
+    with folder.opened(out, wish, found, resume=True) as journal:
+        return asyncio.run(Run(service, found, out, out / STATE, wish, journal, Watch()).run())
 
 
 def files(folder: Path) -> dict[str, bytes]:

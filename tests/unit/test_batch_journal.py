@@ -53,17 +53,23 @@ def test_what_is_added_is_what_is_read_again(tmp_path: Path) -> None:
         ("read", {"span": (10, 17), "size": 7}),
         ("gone", {"span": (1, 8)}),
         ("lost", {"span": (9, 9), "kind": "server", "cause": "HTTP 500", "log_id": "l"}),
-        ("lacks", {"format": "docx", "kind": "server", "cause": "HTTP 500"}),
         ("touched", {"stamp": (3, 5)}),
-        ("done", {}),
+        ("done", {"files": ["a.md"], "lacks": {"docx": ("server", "HTTP 500")}}),
         ("again", {}),
         ("failed", {"stamp": (1, 1), "kind": "corrupt", "cause": "x"}),
+        ("done", {}),
     ):
         journal.add(what, key="a", **fields)
         again = Journal.open(tmp_path / "j")
         assert again.past.known == journal.past.known, what
         again.close()
     assert list(journal.past.known["a"].read) == [(10, 17)], "what is gone is read again"
+    journal.add("done", key="a", files=["a.md"], lacks={"docx": ("server", "HTTP 500")})
+    assert journal.past.known["a"].lacks == {"docx": ("server", "HTTP 500")} and not journal.past.known["a"].is_whole
+    journal.add("changed", key="a")
+    again = Journal.open(tmp_path / "j")
+    assert again.past.known == journal.past.known
+    assert again.past.known["a"].stale == ("a.md",) and not again.past.known["a"].read and not again.past.known["a"].done
 
 
 @pytest.mark.parametrize("damage", [b"nonsense\n", b'{"what":"flown","key":"a"}\n', b"[]\n", b"\xff\xfe\n"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import threading
@@ -15,29 +14,17 @@ import pytest
 from fakes.faulty_service import Service, serving
 from gateway_stack import make_pdf
 from kit.batch import folder, html
-from kit.batch.inputs import collect
 from kit.batch.names import STATE
 from kit.batch.progress import Figures
 from kit.batch.report import Totals
-from kit.batch.run import Run
-from kit.batch.run import Service as Address
-from kit.batch.watch import Watch
-from kit.batch.wish import FORMATS, Wish
-from kit.client import Backoff
+from kit.batch.wish import FORMATS
 from kit.errors import ExitCode, KitError
 from parsing import files, report
+from parsing import run_here as parse
 from stub_service import JPEG, page, stub_service, success
 from support import SAMPLES
 
 INVOICE, TWELVE = SAMPLES / "invoice.png", SAMPLES / "twelve-pages.pdf"
-
-
-def parse(out: Path, url: str, *paths: Path, concurrency: int = 8, **wishes: Any) -> Totals:
-    wish = Wish(**wishes)
-    found = collect([str(path) for path in paths], [], out)
-    address = Address(url, concurrency=concurrency, backoff=Backoff(0.001, 0.01))
-    with folder.opened(out, wish, found, resume=True) as journal:
-        return asyncio.run(Run(address, found, out, out / STATE, wish, journal, Watch()).run())
 
 
 def written(out: Path, *pages: dict[str, Any], path: Path = INVOICE, **wishes: Any) -> dict[str, bytes]:
@@ -195,13 +182,10 @@ def test_urls_are_fetched_here_and_sent_as_bytes(tmp_path: Path) -> None:
     threading.Thread(target=web.serve_forever, daemon=True).start()
     try:
         base = f"http://127.0.0.1:{web.server_port}"
-        found = collect([f"{base}/moved.pdf", f"{base}/gone.pdf"], [], None)
-        wish, out = Wish(), tmp_path / "out"
+        out = tmp_path / "out"
         with serving(Service()) as service:
-            address = Address(service.url, backoff=Backoff(0.001, 0.01))
             for _ in range(2):
-                with folder.opened(out, wish, found, resume=True) as journal:
-                    totals = asyncio.run(Run(address, found, out, out / STATE, wish, journal, Watch()).run())
+                totals = parse(out, service.url, f"{base}/moved.pdf", f"{base}/gone.pdf")
             assert len(service.requests) == 1 and service.served == {"from afar": 1}
     finally:
         web.shutdown()

@@ -23,24 +23,27 @@ class _Again(Exception):
         self.retry_after = retry_after
 
 
-async def fetch(url: str, target: Path, backoff: Backoff) -> None:
-    """Write what is at `url` to `target`, aside first. Tries again where that may help. Raises Unusable, OSError."""
+async def fetch(url: str, shown: str, target: Path, backoff: Backoff) -> None:
+    """Write what is at `url` to `target`, aside first. Tries again where that may help. shown: the address without secrets.
+
+    Raises Unusable, OSError.
+    """
     failures = 0
     while True:
         try:
-            return await asyncio.wait_for(_once(url, target), SECONDS)
+            return await asyncio.wait_for(_once(url, shown, target), SECONDS)
         except (_Again, httpx.HTTPError, asyncio.TimeoutError, TimeoutError) as error:
             failures += 1
-            if failures >= SAME:
+            if failures >= SAME or backoff.never:
                 cause = str(error) if isinstance(error, _Again) else f"the URL cannot be fetched ({type(error).__name__})"
-                raise Unusable(url, "url", cause, "check the address, and HTTPS_PROXY where there is one") from None
+                raise Unusable(shown, "url", cause, "check the address, and HTTPS_PROXY where there is one") from None
             asked = error.retry_after if isinstance(error, _Again) else None
-            await asyncio.sleep(max(asked or 0.0, backoff.pause(failures, random.random())))
-        except (httpx.InvalidURL, ValueError) as error:
-            raise Unusable(url, "url", f"this is no address ({error})", "such as https://example.org/paper.pdf") from None
+            await asyncio.sleep(backoff.pause(failures, random.random(), asked))
+        except (httpx.InvalidURL, ValueError):  # its words may hold a password
+            raise Unusable(shown, "url", "this is no address", "such as https://example.org/paper.pdf") from None
 
 
-async def _once(url: str, target: Path) -> None:
+async def _once(url: str, shown: str, target: Path) -> None:
     aside = target.with_name(target.name + ".partial")
     async with api.async_client(url, SECONDS, 1) as http:
         http.follow_redirects, http.max_redirects = True, _REDIRECTS
@@ -48,10 +51,11 @@ async def _once(url: str, target: Path) -> None:
             if reply.status_code in (408, 425, 429) or reply.status_code >= 500:
                 raise _Again(f"the URL answers HTTP {reply.status_code}", seconds_of(reply.headers.get("Retry-After")))
             if reply.status_code != 200:
-                raise Unusable(url, "url", f"the URL answers HTTP {reply.status_code}", "check the address")
+                raise Unusable(shown, "url", f"the URL answers HTTP {reply.status_code}", "check the address")
             with aside.open("wb") as file:
                 async for piece in reply.aiter_bytes():
                     file.write(piece)
                     if file.tell() > LARGEST:
-                        raise Unusable(url, "url", "what is at the URL is larger than 2 GiB", "download it, and cut it in parts")
+                        why = "what is at the URL is larger than 2 GiB"
+                        raise Unusable(shown, "url", why, "download it, and cut it in parts")
     aside.replace(target)

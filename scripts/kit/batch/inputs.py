@@ -92,7 +92,8 @@ def _expand(argument: str, listed: Iterable[str], left_out: _LeftOut) -> Iterato
     if argument == STDIN:
         for line in listed:
             # A line of a long list that leads nowhere is for the report, not the end of the run.
-            yield from _folder(Path(line), left_out) if not is_url(line) and os.path.isdir(line) else [_single(line)]  # noqa: PTH112
+            is_folder = not is_url(line) and os.path.isdir(line)  # noqa: PTH112 (pathlib's raises where a name is too long)
+            yield from _folder(Path(line), left_out) if is_folder else [_single(line)]
     elif is_url(argument) or os.path.lexists(argument):
         yield from _folder(Path(argument), left_out) if os.path.isdir(argument) else [_single(argument)]  # noqa: PTH112
     elif any(sign in argument for sign in _MAGIC):

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from kit.client.ranges import Span
 
-VERSION = 1
+VERSION = 2
 Record = dict[str, Any]
 
 
@@ -34,8 +34,8 @@ class Known:
 
     stamp: size and mtime in ns of the file. sha256: of its content. pages: of the document; 0 where it was not looked at.
     read: spans that lie in the store, with the size of their file in bytes. failed: kind and cause where the document
-    as a whole has failed. lacks: the format that the service would not make, its kind and cause. done: its output is written, or
-    there is none to write.
+    as a whole has failed. lacks: what the service would not make of the pages, with kind and cause. done: its output is written,
+    or there is none to write. files: of the output, paths below its folder. stale: those made of what the file held before.
     """
 
     name: str = ""
@@ -47,12 +47,14 @@ class Known:
     read: dict[Span, int] = field(default_factory=dict)
     lost: list[Lost] = field(default_factory=list)
     failed: tuple[str, str] | None = None
-    lacks: tuple[str, str, str] | None = None
+    lacks: dict[str, tuple[str, str]] = field(default_factory=dict)
     done: bool = False
+    files: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
-        return self.done and not self.lost and self.failed is None and self.lacks is None
+        return self.done and not self.lost and self.failed is None and not self.lacks
 
 
 @dataclass
@@ -87,7 +89,11 @@ def _apply(known: Known, what: str, record: Record) -> None:
             known.stamp, known.sha256 = tuple(record["stamp"]), record["sha256"]
             known.pages, known.type = record["pages"], record["type"]
             known.asked = tuple((first, last) for first, last in record["asked"])
-            known.read, known.lost, known.failed, known.lacks, known.done = {}, [], None, None, False
+            known.read, known.lost, known.failed, known.lacks, known.done = {}, [], None, {}, False
+        case "changed":  # the file holds something else: what is known of it counts no longer
+            known.sha256, known.pages, known.asked = "", 0, ()
+            known.read, known.lost, known.failed, known.lacks, known.done = {}, [], None, {}, False
+            known.files, known.stale = (), (*known.stale, *known.files)
         case "touched":
             known.stamp = tuple(record["stamp"])
         case "read":
@@ -98,13 +104,12 @@ def _apply(known: Known, what: str, record: Record) -> None:
             known.lost.append(Lost(tuple(record["span"]), record["kind"], record["cause"], record["log_id"]))
         case "failed":
             known.stamp = tuple(record["stamp"])
-            known.failed, known.done = (record["kind"], record["cause"]), True
-        case "lacks":
-            known.lacks = (record["format"], record["kind"], record["cause"])
+            known.failed, known.done, known.stale = (record["kind"], record["cause"]), True, ()
         case "done":
-            known.done = True
-        case "again":  # what has failed in an earlier run is tried once more
-            known.lost, known.failed, known.lacks, known.done = [], None, None, False
+            known.lacks = {what: (kind, cause) for what, (kind, cause) in record.get("lacks", {}).items()}
+            known.done, known.files, known.stale = True, tuple(record.get("files", ())), ()
+        case "again":  # what has failed in an earlier run, or whose output is gone, is tried once more
+            known.lost, known.failed, known.lacks, known.done = [], None, {}, False
         case _:
             raise ValueError(f"unknown record {what!r}")
 

@@ -80,7 +80,7 @@ class Names:
 
 
 def _claims(name: PurePosixPath) -> dict[str, PurePosixPath]:
-    """Everything that a document may write, folded → as it is, whatever the formats of this run: those of the next may be others."""
+    """All that a document may write, folded → as it is, whatever the formats of this run: those of the next may be others."""
     paths = (name.with_name(name.name + end) for end in (*SUFFIXES, IMAGES))
     return {_folded(path): path for path in paths}
 

@@ -6,56 +6,75 @@ import asyncio
 import base64
 import binascii
 import json
-import random
+import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from kit.batch import formats, store
 from kit.batch.formats import Head
 from kit.batch.journal import Known
 from kit.batch.names import IMAGES
 from kit.batch.store import Kept, Store
-from kit.batch.wish import DOCX, MD, Wish
-from kit.client.failures import BadReply, ParseError, Standing
-from kit.client.retry import Backoff, Tries, Verdict
+from kit.batch.wish import DOCX, MD, RESTRUCTURE, Wish
+from kit.client.failures import BadReply, ParseError
+from kit.client.flight import Flight, GivenUp
+from kit.client.ranges import Span
 from kit.client.transport import Transport
+
+T = TypeVar("T")
+
+
+@dataclass
+class Made:
+    """files: of a document, paths below the output folder. lacks: what the service would not make, and why."""
+
+    files: list[str] = field(default_factory=list)
+    lacks: dict[str, ParseError] = field(default_factory=dict)
 
 
 class Output:
-    """folder: where the documents go. aside: where they are made, on the same disk."""
+    """folder: where the documents go. aside: where they are made, on the same disk. flight: the run, with its patience."""
 
-    def __init__(self, folder: Path, aside: Path, pages: Store, transport: Transport, wish: Wish, backoff: Backoff) -> None:
+    def __init__(self, folder: Path, aside: Path, pages: Store, transport: Transport, wish: Wish, flight: Flight) -> None:
         self._folder, self._aside, self._store = folder, aside, pages
-        self._transport, self._wish, self._backoff = transport, wish, backoff
+        self._transport, self._wish, self._flight = transport, wish, flight
         self._over_pages = asyncio.Lock()  # all pages of a document are in memory then: one document at a time
-        self._no_docx = False  # the service has made none, and none before that
-        self._has_docx = False
+        self._has_made: dict[str, bool] = {}  # DOCX, RESTRUCTURE → whether the service has ever made one
 
-    async def make(self, identity: str, known: Known, source: str) -> ParseError | None:
-        """Write a document in each format; why there is no DOCX, where one was asked for and the service makes none.
+    def is_there(self, known: Known) -> bool:
+        """Whether a document's files are where they were put."""
+        return all(os.path.lexists(self._folder / one) for one in known.files)
+
+    def remove(self, files: Iterable[str]) -> None:
+        """Files and folders of pictures that were written here. Raises OSError."""
+        for path in (self._folder / one for one in files):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+    async def make(self, identity: str, known: Known, source: str) -> Made:
+        """Write a document in each format. What the service does not make of its pages costs no more than that.
 
         Whatever ends this before its end, doing it again gives the same files.
-        Raises ParseError where the service is to put pages together, and does not; OSError.
+        Raises the ParseError that makes all other requests pointless; OSError.
         """
-        lacks: ParseError | None = None
+        made = Made()
         aside = self._aside / identity
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         spans = sorted(known.read)
         if self._wish.restructure or DOCX in self._wish.formats:
             async with self._over_pages:
-                pages = iter(await self._restructured(aside, identity, spans)) if self._wish.restructure else None
+                pages = await self._restructured(aside, identity, spans, made) if self._wish.restructure else None
                 if DOCX in self._wish.formats:
-                    lacks = await self._docx_or_why_not(aside, identity, spans)
-                await asyncio.to_thread(self._write, aside, identity, known, source, pages)
+                    await self._docx(aside, identity, spans, made)
+                made.files = await asyncio.to_thread(self._write, aside, identity, known, source, pages)
         else:
-            await asyncio.to_thread(self._write, aside, identity, known, source, None)
-        return lacks
+            made.files = await asyncio.to_thread(self._write, aside, identity, known, source, None)
+        return made
 
-    def _write(self, aside: Path, identity: str, known: Known, source: str, pages: Iterator[str] | None) -> None:
+    def _write(self, aside: Path, identity: str, known: Known, source: str, pages: list[str] | None) -> list[str]:
         kept = self._store.pages(identity, known.read)
         if pages is not None:
             kept = map(_replaced, kept, pages)
@@ -73,54 +92,46 @@ class Output:
         if pictures:
             (aside / "images").rename(final)
         # The Markdown last: where it is, everything is.
-        for one in sorted(self._wish.formats, key=lambda one: one == MD):
-            if (aside / one).exists():
-                (aside / one).replace(folder / f"{name.name}.{one}")
+        ready = sorted((one for one in self._wish.formats if (aside / one).exists()), key=lambda one: one == MD)
+        for one in ready:
+            (aside / one).replace(folder / f"{name.name}.{one}")
         shutil.rmtree(aside)
+        return [f"{name}.{one}" for one in ready] + [f"{name}{IMAGES}"] * bool(pictures)
 
-    async def _restructured(self, aside: Path, identity: str, spans: list[tuple[int, int]]) -> list[str]:
+    async def _restructured(self, aside: Path, identity: str, spans: list[Span], made: Made) -> list[str] | None:
+        """The pages as JSON after all of them were looked at together."""
         body = aside / "request"
         kept = self._store.pages(identity, spans)
         fields = self._wish.over_pages | {"concatenatePages": False, "returnMarkdownImages": False}
         count = await asyncio.to_thread(store.restructure_body, body, kept, None, fields)
-        return await self._persist(body, count, count)
+        return await self._insist(RESTRUCTURE, lambda: self._transport.restructure(body, count, count), made)
 
-    async def _docx_or_why_not(self, aside: Path, identity: str, spans: list[tuple[int, int]]) -> ParseError | None:
-        """A service that makes none says so with every document; the others are not to wait for it each time."""
-        try:
-            await self._docx(aside, identity, spans)
-        except ParseError as error:
-            self._no_docx = not self._has_docx
-            return error
-        self._has_docx = True
-        return None
-
-    async def _docx(self, aside: Path, identity: str, spans: list[tuple[int, int]]) -> None:
+    async def _docx(self, aside: Path, identity: str, spans: list[Span], made: Made) -> None:
         body = aside / "request"
         kept = self._store.pages(identity, spans)
         images = self._store.images(identity)
         count = await asyncio.to_thread(store.restructure_body, body, kept, images, self._wish.over_document)
-        backoff = replace(self._backoff, never=True) if self._no_docx else self._backoff
-        (reply,) = await self._persist(body, count, 1, backoff)
-        try:
-            content = json.loads(reply)["exports"]["docx"]["content"]
-            (aside / DOCX).write_bytes(base64.b64decode(content, validate=True))
-        except (KeyError, TypeError, ValueError, binascii.Error):
-            raise BadReply("the service sends no DOCX", status=200) from None
 
-    async def _persist(self, body: Path, pages: int, results: int, backoff: Backoff | None = None) -> list[str]:
-        """Until it is there, or there is no hope."""
-        tries = Tries()
-        while True:
+        async def send() -> bytes:
+            (reply,) = await self._transport.restructure(body, count, 1)
             try:
-                return await self._transport.restructure(body, pages, results)
-            except ParseError as error:
-                if error.standing is Standing.FATAL:
-                    error.cause = f"the service has no /restructure-pages: {error.cause}"
-                verdict, pause = tries.after(error, 1, backoff or self._backoff, random.random())
-                if verdict is not Verdict.AGAIN:
-                    raise
-            await asyncio.sleep(pause)
+                return base64.b64decode(json.loads(reply)["exports"]["docx"]["content"], validate=True)
+            except (KeyError, TypeError, ValueError, binascii.Error):
+                raise BadReply("the service sends no DOCX", status=200) from None
+
+        if (content := await self._insist(DOCX, send, made)) is not None:
+            (aside / DOCX).write_bytes(content)
+
+    async def _insist(self, what: str, send: Callable[[], Awaitable[T]], made: Made) -> T | None:
+        """A service that never makes it says so with every document: one try each has to do, until one has come."""
+        try:
+            there = await self._flight.insist(send, once=self._has_made.get(what) is False)
+        except GivenUp as given_up:
+            self._has_made.setdefault(what, False)
+            made.lacks[what] = given_up.error
+            return None
+        self._has_made[what] = True
+        return there
 
 
 def _replaced(kept: Kept, page: str) -> Kept:

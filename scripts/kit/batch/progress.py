@@ -15,6 +15,7 @@ from kit.batch.inputs import Input
 from kit.batch.journal import Known
 from kit.batch.report import status_of
 from kit.batch.watch import Watch
+from kit.batch.wish import RESTRUCTURE
 from kit.client.ranges import count
 
 MOST_BARS, LONGEST_NAME = 8, 40
@@ -132,7 +133,9 @@ def said(known: Known) -> str:
     if status_of(known) == "whole":
         return f"{asked} page{'s' if asked > 1 else ''}"
     if known.lacks and not known.lost:
-        return f"{asked} page{'s' if asked > 1 else ''}; no {known.lacks[0]}: {known.lacks[2]}"
+        what, (_, cause) = next(iter(known.lacks.items()))
+        lack = "not put together" if what == RESTRUCTURE else f"no {what}"
+        return f"{asked} page{'s' if asked > 1 else ''}; {lack}: {cause}"
     numbers = [page for one in known.lost for page in range(one.span[0], one.span[1] + 1)]
     which = ", ".join(map(str, sorted(numbers)[:10])) + ("…" if len(numbers) > 10 else "")
     return f"{asked - len(numbers)} of {asked} pages; page {which}: {known.lost[0].cause}" if asked > 1 else known.lost[0].cause

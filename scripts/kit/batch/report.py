@@ -8,6 +8,7 @@ from typing import Any
 
 from kit.batch.inputs import Input
 from kit.batch.journal import Known
+from kit.batch.wish import RESTRUCTURE
 from kit.client.ranges import count
 from kit.errors import ExitCode
 
@@ -66,9 +67,9 @@ def _entry(one: Input, known: Known) -> dict[str, Any]:
     if known.failed is not None:
         return entry | {"kind": known.failed[0], "cause": known.failed[1]}
     entry |= {"pages": known.pages, "read": count(list(known.read))}
-    if known.lacks:
-        name, kind, cause = known.lacks
-        entry["failed_format"] = {"format": name, "kind": kind, "cause": cause}
+    for what, (kind, cause) in known.lacks.items():
+        why = {"kind": kind, "cause": cause}
+        entry |= {"failed_restructure": why} if what == RESTRUCTURE else {"failed_format": {"format": what, **why}}
     if known.lost:
         entry["failed_pages"] = [
             {"page": page, "kind": one.kind, "cause": one.cause, "log_id": one.log_id}

@@ -15,12 +15,12 @@ from kit.batch.fetch import fetch
 from kit.batch.inputs import Input
 from kit.batch.journal import Journal, Known
 from kit.batch.names import REPORT
-from kit.batch.output import Output
+from kit.batch.output import Made, Output
 from kit.batch.store import Store
 from kit.batch.watch import Watch
-from kit.batch.wish import DOCX, Wish
+from kit.batch.wish import Wish
 from kit.client.client import CONCURRENCY, send_part
-from kit.client.failures import ParseError, Unusable
+from kit.client.failures import ParseError, Unread, Unusable
 from kit.client.flight import PATIENCE, Flight, Job
 from kit.client.opened import Opened, Reader
 from kit.client.ranges import count, cut, wanted, without
@@ -47,13 +47,17 @@ class Service:
 
 @dataclass
 class _Work:
-    """A document that is being parsed. left: pages that were neither read nor lost yet."""
+    """A document that is being parsed. left: pages that were neither read nor lost yet.
+
+    specks: pages that are blank if others are not, which only the whole document tells.
+    """
 
     input: Input
     known: Known
     identity: str
     opened: Opened
     left: int
+    specks: list[tuple[Job, Unread]] = field(default_factory=list)
 
 
 class Run:
@@ -81,17 +85,18 @@ class Run:
             service.url, api_key=service.api_key, timeout=service.timeout, connections=service.concurrency
         ) as self._transport:
             await self._reader.start()
-            self._output = Output(self._folder, self._state / "aside", self._store, self._transport, self._wish, service.backoff)
             flight = Flight(
                 *(self._send, self._take, self._lose), concurrency=service.concurrency, backoff=service.backoff,
                 patience=service.patience, has_read=any(known.read for known in self._known.values()),
             )  # fmt: skip
+            self._output = Output(self._folder, self._state / "aside", self._store, self._transport, self._wish, flight)
             try:
                 await flight.run(self._fresh())
             finally:
                 await self._reader.stop()
         result = report.report(self._inputs, self._known, self._wish.settings)
-        store.write(self._folder / REPORT, (json.dumps(result, indent=1) + "\n").encode())
+        (self._state / REPORT).write_text(json.dumps(result, indent=1) + "\n")
+        (self._state / REPORT).replace(self._folder / REPORT)
         self._journal.add("ended")
         return report.totals(self._inputs, self._known)
 
@@ -110,8 +115,11 @@ class Run:
                         coming.append(asyncio.create_task(self._begin(one)))
                 if not coming:
                     return
-                work = await coming.popleft()
-                if work is None:
+                # Whichever is there first: one that has to be fetched from far away does not hold up the others.
+                await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+                ready = next(task for task in coming if task.done())
+                coming.remove(ready)
+                if (work := ready.result()) is None:
                     continue
                 if not work.left:
                     await self._finish(work)
@@ -124,9 +132,9 @@ class Run:
             await asyncio.gather(*coming, return_exceptions=True)
 
     def _is_settled(self, one: Input) -> bool:
-        """Whether an earlier run has done with it, and it is what it was then."""
+        """Whether an earlier run has done with it, and it is what it was then, and so is its output."""
         known = self._known[one.key]
-        return known.done and (one.path is None or _stamp(one.path) == known.stamp)
+        return known.done and (one.path is None or _stamp(one.path) == known.stamp) and self._output.is_there(known)
 
     async def _begin(self, one: Input) -> _Work | None:
         """Look at a document; None where there is nothing more to do for it."""
@@ -142,17 +150,19 @@ class Run:
         if path is None:
             path = self._downloads / identity
             if not path.exists():
-                await fetch(one.key, path, self._service.backoff)
+                await fetch(one.key, one.shown, path, self._service.backoff)
         stamp = _stamp(path)
         digest = await asyncio.to_thread(_digest, path) if stamp[0] > _SMALL else _digest(path)
-        if known.pages and known.sha256 == digest:
-            if known.stamp != stamp:
+        if known.pages and digest:  # of what cannot be read, the reader says why
+            if known.sha256 != digest:
+                self._journal.add("changed", key=one.key)
+            elif known.stamp != stamp:
                 self._journal.add("touched", key=one.key, stamp=stamp)
-            if known.done:
-                self._watch.settled(one, self._known[one.key])
+        if known.done:
+            if digest and known.failed is None and self._output.is_there(known):
+                self._watch.settled(one, known)
                 return None
-        else:
-            known = Known()
+            self._journal.add("again", key=one.key)
         opened = await self._reader.open(path, one.shown)
         if not known.pages:
             asked = wanted(opened.pages, self._wish.pages, self._wish.max_pages)
@@ -165,17 +175,20 @@ class Run:
             self._journal.add(
                 *("begun",), key=one.key, stamp=stamp, sha256=digest, pages=opened.pages, type=kind, asked=asked
             )  # fmt: skip
-        known = self._known[one.key]
-        for span in [span for span, size in known.read.items() if not self._store.has(identity, span, size)]:
-            self._journal.add("gone", key=one.key, span=span)
+        for span, size in [*known.read.items()]:
+            if not await asyncio.to_thread(self._store.has, identity, span, size):
+                self._journal.add("gone", key=one.key, span=span)
         left = count(without(known.asked, [*known.read, *(lost.span for lost in known.lost)]))
         self._watch.begun(one, count(known.asked), count(known.asked) - left)
         return _Work(one, known, identity, opened, left)
 
-    def _fail(self, one: Input, error: ParseError | Unusable, before: str = "") -> None:
+    def _fail(self, one: Input, error: Unusable) -> None:
         self.first_error = self.first_error or error
+        if one.path is None:  # what came may have been a page that asks for a login
+            (self._downloads / store.identity(one.key)).unlink(missing_ok=True)
+        self._output.remove(self._known[one.key].stale)
         stamp = _stamp(one.path) if one.path is not None else (0, 0)
-        self._journal.add("failed", key=one.key, stamp=stamp, kind=error.kind, cause=before + error.cause)
+        self._journal.add("failed", key=one.key, stamp=stamp, kind=error.kind, cause=error.cause)
         self._watch.finished(one, self._known[one.key])
 
     # --- pages out
@@ -185,18 +198,27 @@ class Run:
         return await send_part(self._transport, work.opened, job.span, self._wish.page_options, _log_id(work, job.span))
 
     async def _take(self, job: Job, pages: list[Page]) -> None:
-        work: _Work = job.document
+        await self._keep(job.document, job, pages)
+        await self._advance(job.document, job, 0)
+
+    async def _keep(self, work: _Work, job: Job, pages: list[Page]) -> None:
         size = await asyncio.to_thread(self._store.put, work.identity, job.span, pages)
         self._journal.add("read", key=work.input.key, span=job.span, size=size)
-        await self._advance(work, job, 0)
 
     async def _lose(self, job: Job, error: KitError) -> None:
         work: _Work = job.document
+        if isinstance(error, Unread) and error.page is not None:
+            work.specks.append((job, error))
+            await self._advance(work, job, 0)
+        else:
+            self._lost(work, job, error)
+            await self._advance(work, job, job.pages)
+
+    def _lost(self, work: _Work, job: Job, error: KitError) -> None:
         self.first_error = self.first_error or error
         kind, cause = (error.kind, error.cause) if isinstance(error, (ParseError, Unusable)) else ("error", error.message)
         log_id = _log_id(work, job.span) if isinstance(error, ParseError) else ""
         self._journal.add("lost", key=work.input.key, span=job.span, kind=kind, cause=cause, log_id=log_id)
-        await self._advance(work, job, job.pages)
 
     async def _advance(self, work: _Work, job: Job, lost: int) -> None:
         work.left -= job.pages
@@ -208,26 +230,37 @@ class Run:
         """Every page of it is read or lost: write the output."""
         await work.opened.close()
         one, known = work.input, work.known
-        if one.path is not None and _stamp(one.path) != known.stamp:
-            self._fail(one, Unusable(one.shown, "changed", "the file has changed while it was parsed", "run this again"))
-            return
-        if known.read:
-            try:
-                lacks = await self._output.make(work.identity, known, one.source)
-            except ParseError as error:
-                self._fail(one, error, "the pages were read, and could not be put together: ")
+        if one.path is not None and (stamp := _stamp(one.path)) != known.stamp:
+            if await asyncio.to_thread(_digest, one.path) != known.sha256:
+                self._journal.add("changed", key=one.key)  # some of its pages may be those of before, some not
+                self._fail(one, Unusable(one.shown, "changed", "the file has changed while it was parsed", "run this again"))
                 return
-            if lacks is not None:
-                self._journal.add("lacks", key=one.key, format=DOCX, kind=lacks.kind, cause=lacks.cause)
-        self._journal.add("done", key=one.key)
+            self._journal.add("touched", key=one.key, stamp=stamp)
+        await self._judge_specks(work)
+        made = await self._output.make(work.identity, known, one.source) if known.read else Made()
+        self._output.remove(set(known.stale) - set(made.files))
+        lacks = {what: (error.kind, error.cause) for what, error in made.lacks.items()}
+        self._journal.add("done", key=one.key, files=made.files, lacks=lacks)
         if known.is_whole:
             self._store.drop(work.identity)
+        if known.is_whole or not known.read:
             (self._downloads / work.identity).unlink(missing_ok=True)
         self._watch.finished(one, known)
 
+    async def _judge_specks(self, work: _Work) -> None:
+        """As the gateway does with whole documents: a page of specks is blank where another one has text."""
+        pages = self._store.pages(work.identity, work.known.read)
+        if not work.specks or await asyncio.to_thread(lambda: any(page.has_text for page in pages)):
+            for job, error in work.specks:
+                await self._keep(work, job, [error.page])
+        else:
+            for job, error in work.specks:
+                self._lost(work, job, error)
+                self._watch.advanced(work.input, 0, job.pages)
+
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Size and mtime; of no file, zeros."""
+    """Size and mtime; of nothing, zeros."""
     try:
         there = path.stat()
     except (OSError, ValueError):
@@ -238,6 +271,8 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _digest(path: Path) -> str:
     total = hashlib.sha256()
     try:
+        if not path.is_file():  # a pipe gives nothing, a device no end
+            return ""
         with path.open("rb") as file:
             while piece := file.read(2**20):
                 total.update(piece)

@@ -16,6 +16,7 @@ from typing import Any
 
 from kit.client.ranges import Span
 from kit.client.results import Page, Picture
+from kit.reply import contents
 
 
 @dataclass
@@ -31,7 +32,11 @@ class Kept:
 
     @property
     def blocks(self) -> list[dict[str, Any]]:
-        return self.pruned.get("parsing_res_list", [])
+        return self.pruned["parsing_res_list"]
+
+    @property
+    def has_text(self) -> bool:
+        return any(contents({"prunedResult": self.pruned}))
 
 
 class Store:
@@ -62,10 +67,13 @@ class Store:
         return len(data)
 
     def has(self, identity: str, span: Span, size: int) -> bool:
-        """Whether a range is there as it was written."""
+        """Whether a range is there as it was written, with its pictures: a power cut may have taken back some of it."""
         try:
-            return self._range(identity, span).stat().st_size == size
-        except OSError:
+            if self._range(identity, span).stat().st_size != size:
+                return False
+            files = (file for page in self.pages(identity, [span]) for file in page.images.values() if not _is_url(file))
+            return all((self.images(identity) / file).stat().st_size for file in files)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def pages(self, identity: str, spans: Iterable[Span]) -> Iterator[Kept]:
@@ -124,7 +132,11 @@ def restructure_body(path: Path, pages: Iterable[Kept], images: Path | None, fie
 
 
 def _sent(images: Path, name: str) -> str:
-    return name if name.startswith(("http://", "https://")) else base64.b64encode((images / name).read_bytes()).decode()
+    return name if _is_url(name) else base64.b64encode((images / name).read_bytes()).decode()
+
+
+def _is_url(name: str) -> bool:
+    return name.startswith(("http://", "https://"))
 
 
 def _file_of(number: int, picture: Picture, taken: set[str]) -> str:

@@ -9,6 +9,7 @@ from kit.client.ranges import Span
 
 MD, JSON, JSONL, DOCX, HTML = FORMATS = ("md", "json", "jsonl", "docx", "html")
 DEFAULT_FORMATS = (MD, JSON)
+RESTRUCTURE = "restructure"  # beside DOCX what a service may not make of the pages
 # Of /layout-parsing, and what /restructure-pages is told of them (paddlex 3.7.2, schemas/paddleocr_vl.py).
 _OVER_PAGES = ("prettifyMarkdown", "showFormulaNumber", "mergeTables", "relevelTitles")
 
