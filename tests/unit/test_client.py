@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,7 @@ def test_ctrl_c_ends_what_was_begun_and_the_client_goes_on() -> None:
 
         def interrupt() -> None:
             wait_for(lambda: len(service.requests) > 1, 30, "the request that hangs")
+            time.sleep(0.5)  # until the other thread waits for its answer
             os.kill(os.getpid(), signal.SIGINT)
 
         waiting = threading.Thread(target=interrupt)
