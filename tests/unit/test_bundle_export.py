@@ -215,7 +215,7 @@ class Disks:
         free = {"/engine": engine_free, "/bundle": bundle_free}
         monkeypatch.setattr(room, "space", lambda folder: Space(str(folder), free[str(folder)], 10**12))
         monkeypatch.setattr(room, "_device", lambda folder: 1 if same else str(folder))
-        self.told: Any = SimpleNamespace(root="/engine", here=True)
+        self.told: Any = SimpleNamespace(root="/engine", here=True, containerd=False)
 
     def check(self, **sizes: Any) -> None:
         room.check(Path("/bundle"), self.told, **{"saved": 1000, "packed": 1000, "models": 0, "kit": False, "kept": 0} | sizes)
@@ -227,6 +227,12 @@ def test_on_one_disk_the_engine_and_the_bundle_need_room_together(monkeypatch: p
     with pytest.raises(KitError, match="on the same disk") as caught:
         Disks(monkeypatch, 1649, 1649, same=True).check()
     assert caught.value.code == ExitCode.ENVIRONMENT
+
+
+def test_the_store_of_containerd_lays_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    disks = Disks(monkeypatch, 650, 650, same=True)
+    disks.told.containerd = True
+    disks.check()
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,14 @@ KIT = 150 * 2**20  # kit.tar.gz and, while it is written, its wheels beside it: 
 def check(folder: Path, told: Engine | None, *, saved: int, packed: int, models: int, kit: bool, kept: int) -> None:
     """Raise KitError (ENVIRONMENT) where `folder`, or that of the engine `told`, has too little room.
 
-    saved: images as `docker save` lays them out in the engine's folder before it gives them out. packed: those of them that are
-    carried, not packed yet. models: as they are. kit: kit.tar.gz is to be written. kept: what an earlier run has written.
+    saved: the images. packed: those of them that are carried, not packed yet. models: as they are. kit: kit.tar.gz is to be
+    written. kept: what an earlier run has written.
+
+    `docker save` lays the images out in the engine's folder before it gives them out; containerd's store gives them out as they
+    lie there (both measured with 26.1).
     """
     least = max(int(packed * USUAL_RATIO) + models + KIT * kit - kept, 0)
-    staging = space(Path(told.root)) if told and told.here else None
+    staging = space(Path(told.root)) if told and told.here and not told.containerd else None
     if staging and staging.free < saved:
         raise KitError(
             f"{staging.folder} has {console.size(staging.free)} free; "
