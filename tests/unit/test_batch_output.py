@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from html import escape
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -203,6 +204,8 @@ HOSTILE = """
 <script>alert(1)</script><img src=x onerror=alert(1)> <a href="javascript:alert(1)">a</a> <a href="JaVa\tScript:alert(1)">b</a>
 <table><tr><td onclick="x()" style="background:url(//evil)">cell</td></tr></table><iframe src="//evil"></iframe>
 <svg><script>alert(1)</script></svg><img src="//evil/x.png"><img src="http://evil/x.png">
+<img src="\\\\evil.test\\x.png"> <img src="/\\evil.test/x.png"> <img src="\t/\n/evil.test/x.png"> <img src="file://evil.test/x.png">
+![e](</\\evil.test/x.png>) ![f](\\\\\\\\evil.test\\\\x.png) <img src="p.png?evil"> <img src="data:image/png;base64,evil">
 <style>*{}</style></section><base href="//evil">
 [c](javascript:alert(1)) ![d](https://evil/y.png) <form action="//evil"><input></form> <meta http-equiv=refresh content=0>
 """
@@ -227,10 +230,32 @@ def test_html_of_a_hostile_document_does_nothing() -> None:
 
 def test_html_keeps_what_the_service_writes() -> None:
     table = '<table border=1><tr><td rowspan="2">a &lt; b</td><td colspan="2">1</td></tr></table>'
-    text = html.page(1, f'# Title\n\n<div style="text-align: center;"><img src="imgs/a.jpg" width="50%" /></div>\n\n{table}')
+    markdown = f'# Title\n\n<div style="text-align: center;"><img src="imgs/a.jpg" width="50%" /></div>\n\n{table}'
+    text = html.page(1, markdown, ["imgs/a.jpg"])
     assert "<h1>Title</h1>" in text and '<img src="imgs/a.jpg" width="50%">' in text
     assert '<td rowspan="2">a &lt; b</td>' in text
     assert 'src="https://store/a.jpg"' in html.page(1, '<img src="https://store/a.jpg">', ["https://store/a.jpg"])
+
+
+def test_formulas_in_html_are_what_the_service_wrote() -> None:
+    formulas = (r"$ a_1 * b_2 = \{x\} $", r"$$\begin{aligned} x_{1} &= *y* \\ z_{1} \end{aligned}$$", r"$ a <b> c_\$ d_$")
+    for formula in formulas:
+        text = html.page(1, f"Before *it* {formula} after *it*.")
+        assert f"Before <em>it</em> {escape(formula, quote=False)} after <em>it</em>." in text
+    assert "$5 <em>and</em> $6" in html.page(1, "$5 *and* $6")
+
+
+@pytest.mark.parametrize("tag", ["<title>", "<script>", "<TextArea>", "<embed src=x>", "<svg/>", "<style>\n\n"])
+def test_a_tag_that_is_never_closed_silences_nothing(tag: str) -> None:
+    text = html.page(1, f"<title>a</title>One {tag} two.\n\nThree &amp; four.")
+    assert "One" in text and "two." in text and "Three &amp; four." in text and "<t" not in text.lower() and "<s" not in text[8:]
+
+
+def test_an_html_file_loads_pictures_from_where_its_own_are_and_nowhere_else(tmp_path: Path) -> None:
+    url = "https://store.example:8443/bucket/a.jpg?x=1"
+    for reply, wanted in ((page("x"), "img-src 'self' file:;"), (page("x", {"imgs/a": url}), "file: https://store.example:8443;")):
+        out = written(tmp_path / str(len(wanted)), reply, formats=("html",))
+        assert wanted in out["invoice.html"].decode()
 
 
 def test_none_and_some_have_their_codes() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
 from kit.batch import html
+from kit.batch.inputs import is_url
 from kit.batch.journal import Lost
 from kit.batch.names import IMAGES
 from kit.batch.store import Kept
@@ -20,19 +21,21 @@ from kit.batch.wish import HTML, JSON, JSONL, MD
 
 @dataclass(frozen=True)
 class Head:
-    """Of a document. name: of its output, without folder. source: where it comes from. type: "pdf", "tiff", "image"."""
+    """Of a document. name: of its output, without folder. source: where it comes from. type: "pdf", "tiff", "image".
+
+    elsewhere: URLs of pictures that the service keeps.
+    """
 
     name: str
     source: str
     type: str
-    lost: Sequence[Lost] = field(default_factory=tuple)
+    lost: Sequence[Lost] = ()
+    elsewhere: Collection[str] = ()
 
 
 def shown(page: Kept, name: str) -> tuple[str, dict[str, str]]:
     """A page's Markdown with its pictures where they are written, and these: key → path beside the Markdown, or URL."""
-    places = {
-        key: file if file.startswith(("http://", "https://")) else f"{name}{IMAGES}/{file}" for key, file in page.images.items()
-    }
+    places = {key: file if is_url(file) else f"{name}{IMAGES}/{file}" for key, file in page.images.items()}
     if not places:
         return page.text, {}
     # One pass, longest first: a key may be the beginning of another, or stand in what has just been put in.
@@ -41,7 +44,7 @@ def shown(page: Kept, name: str) -> tuple[str, dict[str, str]]:
 
 
 def _url(place: str) -> str:
-    return place if place.startswith(("http://", "https://")) else quote(place)
+    return place if is_url(place) else quote(place)
 
 
 def write(folder: Path, head: Head, pages: Iterator[Kept], formats: Sequence[str]) -> list[str]:
@@ -157,10 +160,10 @@ class _JsonLines(_Writer):
 
 class _Html(_Writer):
     def begin(self) -> None:
-        self.file.write(html.head(self.head.name))
+        self.file.write(html.head(self.head.name, self.head.elsewhere))
 
     def read(self, page: Kept, text: str, places: dict[str, str]) -> None:
-        self.file.write(html.page(page.number, text, places.values()))
+        self.file.write(html.page(page.number, text, set(map(_url, places.values()))))
 
     def unread(self, number: int, cause: str) -> None:
         self.file.write(html.unread(number, cause))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html as escape
+import re
 from collections.abc import Collection
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
+    from markdown_it.rules_inline import StateInline
 
 # Tags and attributes that PaddleX and Markdown make (paddlex 3.7.2: tables, centred pictures and captions).
 _TAGS = frozenset(
@@ -27,8 +29,11 @@ _STYLE = (
     "table{border-collapse:collapse}td,th{border:1px solid;padding:.2rem .5rem}img{max-width:100%}"
     "section{border-bottom:1px solid;padding:1rem 0}"
 )
-# A second wall behind the sanitizer.
-_POLICY = "default-src 'none'; img-src 'self' file: http: https:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+# A second wall behind the sanitizer. `file:` is what 'self' does not mean for a page that lies on a disk.
+_POLICY = "default-src 'none'; img-src 'self' file:{elsewhere}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?", re.ASCII)
+_FORMULA = re.compile(r"\$\$.+?\$\$|\$(?:\\.|[^$\\\n])+\$(?!\d)", re.DOTALL)
+_SILENT_TAG = re.compile(rf"<(/?)({'|'.join(sorted(_SILENT))})\b", re.IGNORECASE)
 END = "</body>\n</html>\n"
 
 
@@ -36,20 +41,35 @@ END = "</body>\n</html>\n"
 def _markdown() -> MarkdownIt:
     from markdown_it import MarkdownIt  # only who asks for HTML pays for it
 
-    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    made = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    made.inline.ruler.before("escape", "formula", _formula)
+    return made
 
 
-def head(title: str) -> str:
+def _formula(state: StateInline, silent: bool) -> bool:
+    """A formula is text as it stands: its backslashes, stars and underlines are TeX's, not Markdown's."""
+    match = _FORMULA.match(state.src, state.pos)
+    if match is None:
+        return False
+    if not silent:
+        state.push("text", "", 0).content = match[0]
+    state.pos = match.end()
+    return True
+
+
+def head(title: str, pictures: Collection[str] = ()) -> str:
+    """pictures: all that the pages show; those elsewhere are allowed to come from where they are, and from nowhere else."""
+    elsewhere = "".join(f" {origin}" for origin in sorted({match[0] for match in map(_ORIGIN.match, pictures) if match}))
     return (
         '<!doctype html>\n<html>\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY.format(elsewhere=elsewhere)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
     )
 
 
 def page(number: int, markdown: str, pictures: Collection[str] = ()) -> str:
-    """pictures: addresses elsewhere that may be shown: those that the service has put its own pictures at."""
+    """pictures: the addresses that may be shown, those of the page's own pictures."""
     return f'<section id="page-{number}">\n{sanitized(_markdown().render(markdown), pictures)}</section>\n'
 
 
@@ -58,7 +78,14 @@ def unread(number: int, cause: str) -> str:
 
 
 def sanitized(text: str, pictures: Collection[str] = ()) -> str:
-    """HTML of the known tags and attributes alone, every tag closed; pictures only from beside the file, and these."""
+    """HTML of the known tags and attributes alone, every tag closed; no picture but these."""
+    ends = {match[2].lower(): match.start() for match in _SILENT_TAG.finditer(text) if match[1]}
+
+    def silent(match: re.Match[str]) -> str:
+        """What is never closed is text, of a page about HTML for one: it must not silence all that follows."""
+        return match[0] if match[1] or ends.get(match[2].lower(), 0) > match.start() else f"&lt;{match[2]}"
+
+    text = _SILENT_TAG.sub(silent, text)
     cleaner = _Cleaner(pictures)
     cleaner.feed(text)
     cleaner.close()
@@ -107,12 +134,12 @@ class _Cleaner(HTMLParser):
         return "".join(self._out) + "".join(f"</{tag}>" for tag in reversed(self._open))
 
     def _is_harmless(self, name: str, value: str) -> bool:
-        if name not in _ATTRIBUTES or name not in ("href", "src"):
+        if name == "src":
+            return value in self._pictures
+        if name != "href":
             return name in _ATTRIBUTES
         try:
-            parts = urlsplit("".join(value.split()).lower())
+            scheme = urlsplit("".join(value.split()).lower()).scheme
         except ValueError:
             return False
-        if name == "src":
-            return value in self._pictures or not (parts.scheme or parts.netloc)
-        return parts.scheme in ("", "http", "https", "mailto")  # followed only by who clicks it
+        return scheme in ("", "http", "https", "mailto")  # followed only by who clicks it

@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 from kit.batch import formats, store
 from kit.batch.formats import Head
+from kit.batch.inputs import is_url
 from kit.batch.journal import Known
 from kit.batch.names import IMAGES
 from kit.batch.store import Kept, Store
-from kit.batch.wish import DOCX, MD, RESTRUCTURE, Wish
+from kit.batch.wish import DOCX, HTML, MD, RESTRUCTURE, Wish
 from kit.client.failures import BadReply, ParseError
 from kit.client.flight import Flight, GivenUp
 from kit.client.ranges import Span
@@ -79,7 +80,12 @@ class Output:
         if pages is not None:
             kept = map(_replaced, kept, pages)
         name = PurePosixPath(known.name)
-        pictures = formats.write(aside, Head(name.name, source, known.type, known.lost), kept, self._wish.formats)
+        elsewhere: set[str] = set()
+        if HTML in self._wish.formats:  # its head, which comes first, says where pictures may come from
+            for page in self._store.pages(identity, known.read):
+                elsewhere.update(filter(is_url, page.images.values()))
+        head = Head(name.name, source, known.type, known.lost, elsewhere)
+        pictures = formats.write(aside, head, kept, self._wish.formats)
         if pictures:
             (aside / "images").mkdir()
             for picture in dict.fromkeys(pictures):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from kit.batch.inputs import is_url
 from kit.client.ranges import Span
 from kit.client.results import Page, Picture
 from kit.reply import contents
@@ -71,7 +72,7 @@ class Store:
         try:
             if self._range(identity, span).stat().st_size != size:
                 return False
-            files = (file for page in self.pages(identity, [span]) for file in page.images.values() if not _is_url(file))
+            files = (file for page in self.pages(identity, [span]) for file in page.images.values() if not is_url(file))
             return all((self.images(identity) / file).stat().st_size for file in files)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
@@ -132,11 +133,7 @@ def restructure_body(path: Path, pages: Iterable[Kept], images: Path | None, fie
 
 
 def _sent(images: Path, name: str) -> str:
-    return name if _is_url(name) else base64.b64encode((images / name).read_bytes()).decode()
-
-
-def _is_url(name: str) -> bool:
-    return name.startswith(("http://", "https://"))
+    return name if is_url(name) else base64.b64encode((images / name).read_bytes()).decode()
 
 
 def _file_of(number: int, picture: Picture, taken: set[str]) -> str:
