@@ -179,7 +179,7 @@ def test_what_is_copied_and_downloaded(seen: Watched, service: tuple[Service, st
     assert page.evaluate("navigator.clipboard.readText()") == MARKDOWN.strip() + "\n"
     page.click("#copy-json")
     saved = json.loads(seen.downloaded("#save-json", tmp_path).read_text())
-    assert saved["result"]["layoutParsingResults"] == [SAMPLE]
+    assert saved["result"]["layoutParsingResults"] == [{"page": 1, **SAMPLE}]
     assert json.loads(page.evaluate("navigator.clipboard.readText()")) == saved
     path = seen.downloaded("#save-markdown", tmp_path)
     assert path.name == "invoice.zip"

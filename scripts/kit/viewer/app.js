@@ -65,6 +65,7 @@ async function take(given) {
   if (!given) return;
   const turn = ++chosen;
   running?.abort();
+  running = null; // what is left of it says nothing about this document
   clear();
   file?.close();
   file = null;
@@ -90,12 +91,9 @@ async function describeOptions() {
     const reply = await fetch("openapi.json", { headers: headers(key()), credentials: "omit" });
     const found = reply.ok ? schemaIn(await reply.json()) : null;
     if (found) {
-      const before = read($("options-form"));
+      const before = new Map([...$("options-form").elements].map(({ name, value }) => [name, value]));
       build($("options-form"), found);
-      for (const control of $("options-form").elements) {
-        const value = before[control.name];
-        if (value !== undefined) control.value = control.tagName === "SELECT" || typeof value !== "string" ? JSON.stringify(value) : value;
-      }
+      for (const control of $("options-form").elements) control.value = before.get(control.name) ?? "";
     }
     $("options-note").textContent = say(found ? "optionsNote" : reply.status === 401 ? "optionsKey" : "optionsNone");
   } catch {
@@ -112,12 +110,19 @@ async function again() {
     $("options-form").reportValidity();
     return;
   }
-  clear();
+  const fields = read($("options-form"));
+  // What is missing alone, where the rest was read in the same way.
+  if (file.canBeCut && outcome.done && !outcome.isWhole && JSON.stringify(fields) === JSON.stringify(sent)) {
+    for (const index of outcome.missing) views[index].wait();
+    outcome.errors.fill(null);
+    $("problem").textContent = "";
+  } else {
+    clear();
+    outcome = new Outcome(file.pages);
+    for (let number = 1; number <= file.pages; number++) addView();
+  }
+  sent = fields;
   const controller = (running = new AbortController());
-  sent = read($("options-form"));
-  outcome = new Outcome(file.pages);
-  views = [];
-  for (let number = 1; number <= file.pages; number++) addView();
   $("progress").hidden = $("stop").hidden = false;
   $("again").hidden = true;
   if (file.canBeCut) showProgress();
@@ -130,7 +135,7 @@ async function again() {
       if (controller !== running) return;
       if (index >= views.length) addView();
       if (outcome.pages[index]) views[index].show(outcome.pages[index]);
-      else views[index].fail(sentenceOf(outcome.errors[index]));
+      else views[index].fail(whyMissing(index));
       $("actions").hidden = !outcome.pages.some(Boolean);
       if (file.canBeCut) showProgress();
     });
@@ -168,7 +173,7 @@ function finish(sentence) {
   const { failed } = counts();
   $("status").textContent = sentence ?? say(failed ? "doneSome" : "done", counts());
   for (const [index, view] of views.entries()) {
-    if (!outcome.pages[index] && !outcome.errors[index]) view.fail(say("notRead"));
+    if (!outcome.pages[index]) view.fail(whyMissing(index));
   }
 }
 
@@ -209,21 +214,35 @@ $("block").addEventListener("click", (event) => {
 
 // --- what leaves the page
 
+/** Why the page at `index` is missing. */
+function whyMissing(index) {
+  return outcome.errors[index] ? sentenceOf(outcome.errors[index]) : say("notRead");
+}
+
+// A page that is missing says so, as in the files of ./kit parse (scripts/kit/batch/formats.py): whoever reads on must not
+// take the document for whole.
 function markdown() {
-  return together(outcome.pages.filter(Boolean).map((page) => page.markdown ?? { text: "" }), pictureOf);
+  const words = (index) => whyMissing(index).replace(/-(?=-)/g, "- "); // nothing ends the comment before its end
+  const missing = (index) => `<!-- page ${index + 1} was not read: ${words(index)} -->`;
+  const pages = outcome.pages.map((page, index) => (page ? page.markdown : { text: missing(index) }) ?? { text: "" });
+  return together(pages, pictureOf);
 }
 
 function json() {
-  const result = { layoutParsingResults: outcome.pages.filter(Boolean) };
-  const failed = outcome.errors.flatMap((error, index) => (error ? [{ page: index + 1, error: sentenceOf(error) }] : []));
-  result.dataInfo = { numPages: outcome.pages.length, pages: outcome.sizes };
-  return JSON.stringify({ ...(failed.length && { failedPages: failed }), result }, null, 1);
+  const nothing = { prunedResult: { parsing_res_list: [] }, markdown: { text: "", images: {} } };
+  const resultOf = (page, index) => ({ page: index + 1, ...(page ?? { error: whyMissing(index), ...nothing }) });
+  const dataInfo = { numPages: outcome.pages.length, pages: outcome.sizes.map((size) => size ?? { width: 0, height: 0 }) };
+  return JSON.stringify({ result: { layoutParsingResults: outcome.pages.map(resultOf), dataInfo } }, null, 1);
+}
+
+function saved() {
+  return outcome.missing.length ? "savedSome" : "saved";
 }
 
 async function tell(place, work, done = "copied") {
   try {
     await work;
-    place.textContent = say(done);
+    place.textContent = say(done, { missing: outcome.missing.length, pages: outcome.pages.length });
   } catch (error) {
     place.textContent = error instanceof ServiceError ? sentenceOf(error) : say("notDone", { message: error.message });
   }
@@ -235,6 +254,10 @@ async function saveMarkdown() {
   const name = stem(file.name);
   if (pictures.size) save(await zip(new Map([[`${name}.md`, blob], ...pictures])), `${name}.zip`);
   else save(blob, `${name}.md`);
+}
+
+async function saveJson() {
+  save(new Blob([json()], { type: "application/json" }), `${stem(file.name)}.json`);
 }
 
 async function saveDocx() {
@@ -251,11 +274,8 @@ async function saveDocx() {
 
 $("copy-markdown").addEventListener("click", () => tell($("status"), copy(markdown().text)));
 $("copy-json").addEventListener("click", () => tell($("status"), copy(json())));
-$("save-markdown").addEventListener("click", () => tell($("status"), saveMarkdown(), "saved"));
-$("save-json").addEventListener("click", () => {
-  save(new Blob([json()], { type: "application/json" }), `${stem(file.name)}.json`);
-  $("status").textContent = say("saved");
-});
-$("save-docx").addEventListener("click", () => tell($("status"), saveDocx(), "saved"));
+$("save-markdown").addEventListener("click", () => tell($("status"), saveMarkdown(), saved()));
+$("save-json").addEventListener("click", () => tell($("status"), saveJson(), saved()));
+$("save-docx").addEventListener("click", () => tell($("status"), saveDocx(), saved()));
 
 document.documentElement.dataset.ready = "true";

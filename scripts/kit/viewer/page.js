@@ -51,6 +51,13 @@ export class PageView {
     near.observe(this.element);
   }
 
+  /** The page is asked for once more. */
+  wait() {
+    this.element.classList.remove("failed");
+    this.sheet.classList.add("waiting");
+    this.note.textContent = "";
+  }
+
   /** The page was read. result: one of `layoutParsingResults`. */
   show(result) {
     this.release();

@@ -6,65 +6,81 @@ import { encoded, post, ServiceError } from "./api.js";
 const AT_ONCE = 4; // pages; the gateway spreads them over its replicas, the plain API queues them
 // Fields that say how pages are put together: they are for /restructure-pages once all pages are there.
 const OVER_PAGES = ["mergeTables", "relevelTitles", "prettifyMarkdown", "showFormulaNumber", "returnMarkdownImages"];
-// Not of a page, but of the request, the key or the connection: the next page would fare the same.
-const FOR_ALL = new Set([0, 401, 403, 404, 405, 415]);
+// Not of a page, but of the request or the key: the next page would fare the same.
+const FOR_ALL = new Set([401, 403, 404, 405, 415]);
 
-/** What came of a document. pages: a result each, or null. errors: an Error each, or null. */
+/**
+ * What came of a document. pages: a result each, or null; read: the same as the service has read it, before pages are put
+ * together. errors: an Error each, or null. isWhole: nothing is missing.
+ */
 export class Outcome {
   constructor(count) {
     this.pages = Array(count).fill(null);
+    this.read = Array(count).fill(null);
     this.errors = Array(count).fill(null);
     this.sizes = Array(count).fill(null);
+    this.isWhole = false;
   }
 
   get done() {
     return this.pages.filter((page, index) => page || this.errors[index]).length;
   }
+
+  /** Indexes of the pages that are not there. */
+  get missing() {
+    return [...this.pages.keys()].filter((index) => !this.pages[index]);
+  }
 }
 
 /**
- * Send `file` (see file.js) with `fields`; results go to `outcome` as they come, `onPage(index)` after each.
- * Throws ServiceError where nothing can be had, AbortError when stopped.
+ * Send of `file` (see file.js) the pages that `outcome` lacks, with `fields`; results go there as they come, `onPage(index)`
+ * after each. Throws ServiceError where nothing more can be had, AbortError when stopped.
  */
 export async function parse(file, fields, key, signal, outcome, onPage) {
-  const first = file.canBeCut ? await cut(file, 1) : null;
-  if (!first) return whole(file, fields, key, signal, outcome, onPage);
-  const restructure = fields.restructurePages;
-  const ofPage = { ...fields };
-  delete ofPage.restructurePages;
+  file.canBeCut &&= await isCut(file);
+  if (file.canBeCut) await byPage(file, fields, key, signal, outcome, onPage);
+  else await whole(file, fields, key, signal, outcome, onPage);
+  outcome.isWhole = !outcome.missing.length;
+}
+
+async function byPage(file, { restructurePages, ...fields }, key, signal, outcome, onPage) {
+  const wanted = outcome.missing;
   let next = 0;
+  let good = 0; // pages that were read in this run
   const stop = new AbortController();
   const both = AbortSignal.any([signal, stop.signal]);
   const worker = async () => {
-    while (next < file.pages && !both.aborted) {
-      const index = next++;
+    while (next < wanted.length && !both.aborted) {
+      const index = wanted[next++];
+      const before = good;
       try {
-        const bytes = index ? await file.cut(index + 1) : first;
-        const result = await send(file, bytes, ofPage, key, both);
+        const result = await send(file, await file.cut(index + 1), fields, key, both);
         if (result.layoutParsingResults.length !== 1) throw new ServiceError(200, "");
-        outcome.pages[index] = result.layoutParsingResults[0];
+        outcome.pages[index] = outcome.read[index] = result.layoutParsingResults[0];
         outcome.sizes[index] = result.dataInfo?.pages?.[0] ?? null;
+        good++;
       } catch (error) {
-        if (both.aborted || (error instanceof ServiceError && FOR_ALL.has(error.status))) throw error;
+        // What does not pass, while no other page gets through either, is the service's.
+        if (both.aborted || FOR_ALL.has(error.status) || (error.isPassing && good === before)) throw error;
         outcome.errors[index] = error;
       }
       onPage(index);
     }
   };
   try {
-    await Promise.all(Array.from({ length: Math.min(AT_ONCE, file.pages) }, worker));
+    await Promise.all(Array.from({ length: Math.min(AT_ONCE, wanted.length) }, worker));
   } finally {
     stop.abort();
   }
   signal.throwIfAborted();
-  if (restructure) await overPages(fields, key, signal, outcome, onPage);
+  if (restructurePages) await overPages(fields, key, signal, outcome, onPage);
 }
 
-async function cut(file, number) {
+async function isCut(file) {
   try {
-    return await file.cut(number);
+    return Boolean(await file.cut(1));
   } catch {
-    return null;
+    return false;
   }
 }
 
@@ -89,13 +105,13 @@ async function send(file, bytes, fields, key, signal) {
 
 /** restructurePages: the pages that could be read, put together by the service. */
 async function overPages(fields, key, signal, outcome, onPage) {
-  const places = outcome.pages.flatMap((page, index) => (page ? [index] : []));
+  const places = outcome.read.flatMap((page, index) => (page ? [index] : []));
   if (places.length < 2) return;
-  const body = { ...joining(fields), pages: places.map((index) => asInput(outcome.pages[index], false)), concatenatePages: false };
+  const body = { ...joining(fields), pages: places.map((index) => asInput(outcome.read[index], false)), concatenatePages: false };
   const result = await post("restructure-pages", body, key, signal);
   places.forEach((place, index) => {
     const { prunedResult, markdown } = result.layoutParsingResults[index];
-    const before = outcome.pages[place];
+    const before = outcome.read[place];
     outcome.pages[place] = { ...before, prunedResult, markdown: { ...before.markdown, text: markdown.text } };
     onPage(place);
   });

@@ -31,7 +31,7 @@ export function stem(name) {
 }
 
 /**
- * Markdown of all pages, and its pictures by path. pages: `markdown` of each page.
+ * Markdown of all pages, and its pictures by path. pages: `markdown` of each page of the document, in its order.
  * Pictures of different pages may have one name: with several pages each page has a folder.
  */
 export function together(pages, pictureOf) {
