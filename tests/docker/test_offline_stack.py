@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from bundles import copy, flip, parts, read_manifest, sha256
 from engine import Engine
 from kit.bundle import models
 from kit.catalog.settings import Settings
@@ -18,6 +20,7 @@ from kit.errors import ExitCode, KitError
 from kit.stack import API, VLM, files
 from kit.stack.compose import ComposeStack
 from project import GPUS, ROOT, Project
+from support import Workspace, check_error
 
 STARTED = ("up", "--detach", "--no-deps")  # nobody waits for a VLM here
 
@@ -160,6 +163,43 @@ def test_models_go_from_a_folder_to_a_volume_to_another_volume(
     weights = "~/.paddlex/official_models/PP-DocLayoutV3/inference.pdiparams"
     assert running.execute(API, f"wc -c < {weights} && echo >> {weights}").stdout.strip() == "5120000"
     assert helpers(engine) == ""
+
+
+@pytest.mark.parametrize("engine", ["current"], indirect=True)
+def test_a_bundle_carries_models_into_the_volume_and_a_damaged_one_none(
+    engine: Engine, space: Workspace, project: MakeProject, paddlex: Path, tmp_path: Path
+) -> None:
+    """./kit export --models, ./kit load; the images are there already. Then the same by the README's own line."""
+    bundle = tmp_path / "bundle"
+    exported = space.kit("export", bundle, "--no-kit", "--models", paddlex, "--part-size", "64MiB")
+    assert exported.returncode == 0, exported.stderr
+    assert [folder["name"] for folder in read_manifest(bundle)["models"]] == ["PP-DocLayoutV3", "PaddleOCR-VL", "fonts"]
+    image = project("kit-up", files.MODELS).config()["services"][API]["image"]  # what space's volume is of
+
+    def sums(volume: str) -> str:
+        look = "cd /home/paddleocr && find .paddlex -type f ! -path '*/.incoming*' -exec sha256sum {} + | sort"
+        return engine.docker("run", "--rm", "--volume", f"{volume}:/home/paddleocr", "--entrypoint", "sh", image, "-c", look)
+
+    damaged = copy(bundle, tmp_path / "damaged")
+    (part,) = parts(damaged, "models")
+    flip(part, part.stat().st_size - 20)  # near the end: almost all of it has gone into the volume by then
+    project("carried-4", files.MODELS)
+    check_error(space.kit("load", damaged, COMPOSE_PROJECT_NAME="carried-4"), ExitCode.INPUT, part.name)
+    assert sums("carried-4_models") == ""
+
+    loaded = space.kit("load", bundle, COMPOSE_PROJECT_NAME="carried-4")
+    assert loaded.returncode == 0, loaded.stderr
+    assert "COMPOSE_FILE=compose.yaml:compose.models.yaml:compose.offline.yaml" in (space.path / ".env").read_text()
+    expected = sorted(
+        f"{sha256(path)}  {path.relative_to(paddlex.parent)}" for path in paddlex.rglob("*") if path.is_file()
+    )
+    assert sums("carried-4_models").splitlines() == expected
+    assert helpers(engine) == ""
+
+    line = re.search(r"^  cat models.*\n.*$", (bundle / "README.txt").read_text(), re.MULTILINE)
+    done = engine.call(["bash", "-euo", "pipefail", "-c", line[0]], cwd=bundle)
+    assert done.returncode == 0, done.stderr
+    assert sums("kit-up_models").splitlines() == expected
 
 
 @pytest.mark.parametrize("engine", ["current"], indirect=True)
