@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kit.errors import ExitCode, KitError
 from kit.gateway import causes, metrics, settings
-from kit.gateway.addresses import is_host_allowed, is_public
+from kit.gateway.addresses import is_host_allowed, is_number, is_public
 from kit.gateway.auth import Keys, KeysError, parse_keys
 from kit.gateway.body import Room
 from kit.gateway.fairness import FairQueue
@@ -156,6 +156,13 @@ def test_an_operators_networks_count_as_public_and_nothing_beside_them() -> None
     assert not any(is_public(one, networks) for one in ("10.21.0.1", "127.0.0.1", "fd00:0:0:1::1", "::ffff:10.21.0.1"))
 
 
+def test_an_address_is_told_from_a_name_however_it_is_written() -> None:
+    for number in ("127.0.0.1", "127.0.0.1.", "2130706433", "127.1", "0177.0.0.1", "0x7f000001", "0X7F.1", "1.2.3.0x", "::1", "a.7"):
+        assert is_number(number), number
+    for name in ("example.com", "1.example.com", "localhost.", "0x7g", "7up", "", "xn--4ca.de"):
+        assert not is_number(name), name
+
+
 def test_hosts() -> None:
     hosts = ("files.example.com", ".example.org")
     for allowed in ("files.example.com", "FILES.EXAMPLE.COM", "files.example.com.", "a.example.org", "a.b.example.org"):
@@ -260,11 +267,11 @@ def test_the_page_has_every_setting_cause_and_figure() -> None:
 
 
 def test_the_gateway_imports_only_what_the_official_image_has() -> None:
-    """By its sources: the standard library, itself, and five packages that paddlex[serving] brings."""
+    """By its sources: the standard library, itself, and packages that paddlex[serving] brings; yarl comes with aiohttp."""
     import ast
     import sys
 
-    allowed = {*sys.stdlib_module_names, "kit", "aiohttp", "uvicorn", "pypdfium2", "PIL"}
+    allowed = {*sys.stdlib_module_names, "kit", "aiohttp", "yarl", "uvicorn", "pypdfium2", "PIL"}
     folder = ROOT / "scripts/kit"
     files = [*folder.glob("gateway/*.py"), *(folder / f"{name}.py" for name in ("reply", "testpage", "documents", "errors"))]
     ours = {"kit.gateway", "kit.reply", "kit.testpage", "kit.documents", "kit.errors"}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from typing import Any
 
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # Python's own lists have grown over its versions; these do not depend on which one runs.
 _UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA has given out of IPv6
@@ -40,6 +42,11 @@ def is_host_allowed(host: str, hosts: Sequence[str]) -> bool:
     """hosts: as in GATEWAY_URL_HOSTS."""
     host = host.lower().rstrip(".")
     return any(one == "*" or host == one or (one.startswith(".") and host.endswith(one)) for one in hosts)
+
+
+def is_number(host: str) -> bool:
+    """Whether a host is an address that is written out, in whatever way: no name ends with a number (WHATWG URL, 3.5)."""
+    return ":" in host or _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) is not None
 
 
 def is_literal(host: str) -> bool:

@@ -10,12 +10,12 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from yarl import URL
 
-from kit.gateway.addresses import is_host_allowed, is_literal, is_public
+from kit.gateway.addresses import is_host_allowed, is_literal, is_number, is_public
 from kit.gateway.body import Spool
 from kit.gateway.causes import Refusal
 from kit.gateway.settings import Settings
@@ -72,34 +72,40 @@ async def _fetch(url: str, spool: Spool, settings: Settings) -> None:
     async with aiohttp.ClientSession(
         connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), headers=headers, trust_env=False
     ) as session:
+        place = _checked(url, None, settings)
         for _ in range(REDIRECTS + 1):
-            _check(url, settings)
-            async with session.get(url, allow_redirects=False) as reply:
+            async with session.get(place, allow_redirects=False) as reply:
                 if reply.status in _REDIRECT and "Location" in reply.headers:
-                    url = urljoin(url, reply.headers["Location"])
+                    place = _checked(reply.headers["Location"], place, settings)
                     continue
                 await _read(reply, spool, settings.max_body)
                 return
     raise Refusal("url-failed", f"the URL is redirected more than {REDIRECTS} times")
 
 
-def _check(url: str, settings: Settings) -> None:
-    """Raises Refusal unless this very URL, be it the first or a redirect's, may be fetched."""
+def _checked(text: str, base: URL | None, settings: Settings) -> URL:
+    """The very URL that may be fetched, be it the first or a redirect's. Raises Refusal.
+
+    aiohttp connects to where this object says, so that nobody reads the text a second time, and otherwise: full-width
+    digits, or a backslash, are another host to another reader. base: what redirects to it.
+    """
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
+        url = base.join(URL(text)) if base else URL(text)
+        host, port = url.raw_host or "", url.port
     except ValueError:
         raise Refusal("url-refused", "the URL is malformed") from None
-    if parts.scheme not in ("http", "https") or not host or parts.username is not None or "\\" in url:
-        raise Refusal("url-refused", "the URL is not plain http(s)://host/path")
+    plain = text.isascii() and not any(sign in text for sign in "\\\t\r\n")
+    if not plain or url.scheme not in ("http", "https") or not host or url.raw_user or url.raw_password:
+        raise Refusal("url-refused", "the URL is not plain http(s)://host/path, in ASCII")
     if not is_host_allowed(host, settings.url_hosts):
         raise Refusal("url-refused", "this gateway does not fetch from the URL's host (--url-hosts)")
     inside = settings.url_networks and is_literal(host)
-    if port not in (None, 80, 443) and not inside and host not in settings.url_hosts:
+    if port not in (80, 443) and not inside and host not in settings.url_hosts:
         raise Refusal("url-refused", "the URL's port is neither 80 nor 443, and its host is not named in --url-hosts")
-    # aiohttp asks no resolver for an address that is written out.
-    if is_literal(host) and not is_public(host, settings.url_networks):
+    # aiohttp asks no resolver for an address that is written out. 127.1 and 0x7f000001 are ones to the C library alone.
+    if is_number(host) and not is_public(host, settings.url_networks):
         raise Refusal("url-refused", "the URL's host has no public address")
+    return url
 
 
 async def _read(reply: aiohttp.ClientResponse, spool: Spool, limit: int) -> None:
