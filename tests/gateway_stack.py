@@ -55,6 +55,10 @@ class Process:
         assert self.process is not None
         return self.process.wait(seconds)
 
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def answers(self, path: str = "/health") -> bool:
         try:
             return httpx.get(self.url + path, timeout=2, trust_env=False).status_code == 200
@@ -145,8 +149,11 @@ def bench(python: Path, folder: Path) -> Iterator[Bench]:
             process.kill()
 
 
-def make_pdf(texts: list[str]) -> bytes:
-    """A PDF with one short line of text on each page (Helvetica, no compression)."""
+def make_pdf(texts: list[str], size: tuple[int, int] = (500, 200), padding: int = 0) -> bytes:
+    """A PDF with one short line of text on each page (Helvetica, no compression).
+
+    size: of a page, in points. padding: bytes that belong to no page.
+    """
     objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
     kids = []
     for text in texts:
@@ -154,9 +161,10 @@ def make_pdf(texts: list[str]) -> bytes:
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream))
         kids.append(len(objects) + 1)
         objects.append(
-            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 500 200] /Contents %d 0 R /Resources << /Font << /F1 3 0 R >> >> >>"
-            % len(objects)
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 %d %d] /Contents %d 0 R /Resources << /Font << /F1 3 0 R >> >> >>"
+            % (*size, len(objects))
         )
+    objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (padding, b"x" * padding))
     objects[1] = b"<< /Type /Pages /Kids [%s] /Count %d >>" % (b" ".join(b"%d 0 R" % kid for kid in kids), len(kids))
     return assemble(objects)
 

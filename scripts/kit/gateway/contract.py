@@ -257,7 +257,7 @@ def _object(value: dict[str, Any], schema: Schema, where: str) -> str:
     properties, others = schema.get("properties", {}), schema.get("additionalProperties", True)
     pattern = schema.get("propertyNames", {}).get("pattern")
     for name, one in value.items():
-        if pattern and not re.match(pattern, name):
+        if pattern and not re.fullmatch(pattern, name):
             return f'`{where}` takes class ids as names, such as "22"; it has {_shown(name)}'
         part = properties.get(name, others)
         if part is False:
@@ -284,8 +284,8 @@ def _in_bounds(value: Any, schema: Schema) -> bool:
             and ("exclusiveMinimum" not in schema or value > schema["exclusiveMinimum"])
         )
     if isinstance(value, str):
-        fits = "pattern" not in schema or (re.match(schema["pattern"], value) and not value.endswith("\n"))
-        return bool(fits) and schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+        fits = "pattern" not in schema or re.fullmatch(schema["pattern"], value) is not None
+        return fits and schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
     if isinstance(value, list):
         return schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
     return True

@@ -18,6 +18,7 @@ import sys
 import warnings
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ _TIFF = (b"II\x2a\x00", b"MM\x00\x2a")  # as PaddleX tells TIFF (serving/infra/u
 _MAGIC = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"RIFF": "WebP", **dict.fromkeys(_TIFF, "TIFF")}
 _OPEN = 8  # documents that a child keeps open
 _MEMORY = 4 * 2**30  # bytes of address space for a child
+# PaddleX renders with two pixels a point; with fewer where a page would have more than MAX_PIXELS, down to a tenth
+# (inference/utils/pdf_rendering.py, 3.7.2).
+_SCALE, _LEAST_SCALE = 2.0, 0.1
 # Of the catalogue, which a page's copy does not carry: fields of forms, and layers that are switched off.
 _CATALOGUE = re.compile(rb"/(OCProperties|AcroForm)\b")
 
@@ -51,11 +55,16 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Kind:
-    """What a document is. file_type: PDF or IMAGE. pages: at least 1."""
+    """What a document is. file_type: PDF or IMAGE. pages: at least 1.
+
+    at_once: most pages in a range. The API renders all pages of a call before it reads the first one: together they are to
+    have no more pixels than one page may have.
+    """
 
     file_type: int
     pages: int
     name: str  # such as PDF, TIFF, PNG
+    at_once: int = MAX_PIXELS
 
     @property
     def is_tiff(self) -> bool:
@@ -65,7 +74,7 @@ class Kind:
 def look(source: bytes | str, max_pages: int) -> Kind:
     """What the document is, told from its content. Raises Unusable.
 
-    max_pages: of a TIFF no more are counted, plus one.
+    max_pages: of a TIFF no more are counted, plus one; a PDF with more is not looked at any further.
     """
     file = _file(source)
     head = file.read(PDF_HEADER_WITHIN)
@@ -73,7 +82,7 @@ def look(source: bytes | str, max_pages: int) -> Kind:
     if b"%PDF-" in head:
         pdf = _open_pdf(source)
         try:
-            return _pdf_kind(pdf)
+            return _pdf_kind(pdf, max_pages)
         finally:
             pdf.close()
     try:
@@ -90,7 +99,7 @@ def look(source: bytes | str, max_pages: int) -> Kind:
 def why_not(source: bytes | str) -> str:
     """Why the API may not have read a picture that `look` found nothing wrong with; reads all of it."""
     try:
-        with Image.open(_file(source)) as image:
+        with Image.open(_file(source), formats=_FORMATS) as image:
             image.load()
     except (OSError, SyntaxError, ValueError, EOFError, KeyError, struct.error) as error:
         return f"the picture is damaged: {_said(error)}"
@@ -185,10 +194,24 @@ def _open_pdf(source: bytes | str) -> pypdfium2.PdfDocument:
         raise Unusable("corrupt", "the PDF is damaged; qpdf IN OUT can mend some") from None
 
 
-def _pdf_kind(pdf: pypdfium2.PdfDocument) -> Kind:
-    if not len(pdf):
+def _pdf_kind(pdf: pypdfium2.PdfDocument, max_pages: int) -> Kind:
+    pages = len(pdf)
+    if not pages:
         raise Unusable("corrupt", "the PDF has no page")
-    return Kind(PDF, len(pdf), "PDF")
+    largest = max(map(partial(_rendered, pdf), range(pages))) if pages <= max_pages else 1
+    return Kind(PDF, pages, "PDF", at_once=max(1, MAX_PIXELS // largest))
+
+
+def _rendered(pdf: pypdfium2.PdfDocument, page: int) -> int:
+    """Pixels of a page, at least 1, as PaddleX renders it. Raises Unusable when it would refuse to."""
+    try:
+        width, height = pdf.get_page_size(page)
+    except pypdfium2.PdfiumError:
+        return 1  # damaged: who opens it says so
+    if width * height * _LEAST_SCALE**2 > MAX_PIXELS:
+        size = f"{width:.0f} × {height:.0f} points"
+        raise Unusable("too-many-pixels", f"page {page + 1} has {size}, which are more pixels than PaddleX reads: scale it down")
+    return max(1, min(MAX_PIXELS, math.ceil(width * _SCALE) * math.ceil(height * _SCALE)))
 
 
 def _saved(pdf: pypdfium2.PdfDocument) -> bytes:

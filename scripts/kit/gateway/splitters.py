@@ -16,6 +16,8 @@ from kit.gateway.causes import Refusal
 from kit.gateway.split import Kind
 
 SECONDS = 30.0  # for one operation; a PDF that has to be mended may take a while
+MOST_HEAD, MOST_DATA = 2**20, 2**30  # bytes of an answer: a child that was taken over must not fill its parent's memory
+_CHILD = "from kit.gateway import split; split.main()"
 _DIED = "the document cannot be read: its reader ended; it is damaged, or made to do harm"
 _LATE = f"the document cannot be read: its reader took more than {SECONDS:.0f} s"
 _TOKENS = itertools.count()
@@ -94,10 +96,11 @@ class _Child:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", "from kit.gateway import split; split.main()"),
+            *(sys.executable, "-c", _CHILD),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": _SCRIPTS},
+            # Whoever takes a child over is to find no key of the gateway's there.
+            env={k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_")} | {"PYTHONPATH": _SCRIPTS},
         )
 
     async def stop(self) -> None:
@@ -141,4 +144,6 @@ class _Child:
         await process.stdin.drain()
         sizes = await process.stdout.readexactly(16)
         head, data = int.from_bytes(sizes[:8], "big"), int.from_bytes(sizes[8:], "big")
+        if head > MOST_HEAD or data > MOST_DATA:
+            raise ValueError("an answer of this size is none of ours")
         return json.loads(await process.stdout.readexactly(head)), await process.stdout.readexactly(data)
