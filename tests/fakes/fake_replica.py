@@ -60,6 +60,8 @@ class Fake:
                 request.transport.close()
             if mode == "html":
                 return web.Response(text="<html>", content_type="text/html")
+            if mode == "not-loaded":
+                return refused(fields, 500, "the input params for model settings are invalid!")
             if mode == "500" or not await self.vlm_reads():
                 return refused(fields, 500, "Internal server error")
             try:
@@ -78,6 +80,8 @@ class Fake:
     async def restructure(self, request: web.Request) -> web.Response:
         fields = await request.json()
         self.seen.append({**fields, "pages": len(fields["pages"])})
+        if self.mode == "500":
+            return refused(fields, 500, "Internal server error")
         pages = []
         for number, one in enumerate(fields["pages"], 1):
             text = f"[{number} of {len(fields['pages'])}] {one['prunedResult']['parsing_res_list'][0]['block_content']}"
@@ -140,7 +144,7 @@ def main() -> None:
     app = web.Application(client_max_size=2**30)
     app.add_routes([web.get("/health", fake.health), web.post("/layout-parsing", fake.parse), web.get("/fake", fake.tell)])
     app.add_routes([web.post("/restructure-pages", fake.restructure), web.post("/fake", fake.control)])
-    web.run_app(app, host=given.host, port=given.port, print=None, shutdown_timeout=0)
+    web.run_app(app, host=given.host, port=given.port, print=None, shutdown_timeout=60)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from gateway_stack import Bench, bench, cause, encoded, make_pdf, make_picture, make_tiff, post, texts
-from support import wait_for
+from gateway_stack import Bench, Process, bench, cause, encoded, make_pdf, make_picture, make_tiff, post, texts
+from kit.errors import ExitCode
+from support import free_port, wait_for
 
 
 @pytest.fixture
@@ -55,6 +57,28 @@ def test_a_short_document_comes_back_byte_for_byte(shared: Bench) -> None:
     data = make_pdf(["only page"])
     direct, through = post(shared.replicas[0].url, data, logId="x"), post(door.url, data, logId="x")
     assert through.content == direct.content and texts(through) == ["only page"]
+
+
+def test_pages_to_put_together_are_bounded(stand: Bench) -> None:
+    replica = stand.fake()
+    door = stand.gateway(max_body_mib="2", spool_mib="64", pages_per_range="1")
+    replica.set(padding=2**20)
+    for given in ({}, {"outputFormats": ["docx"]}):
+        reply = post(door.url, make_pdf(lines(4)), restructurePages=True, **given)
+        if given:  # which are drawn from the pictures
+            assert cause(reply) == (413, "too-large") and "`outputFormats`" in reply.json()["errorMsg"]
+        else:
+            assert texts(reply) == [f"[{number} of 4] {line}" for number, line in enumerate(lines(4), 1)]
+    assert texts(post(door.url, make_picture())) == ["picture (1, 2, 3)"]
+    wait_for(lambda: door.figure("gateway_spool_bytes") == 0, 10, "the room to be free")
+
+
+def test_pages_that_take_much_memory_go_one_by_one(stand: Bench) -> None:
+    replica = stand.fake()
+    door = stand.gateway()
+    for size, calls in (((500, 200), 1), ((14400, 14400), 8)):
+        assert texts(post(door.url, make_pdf(lines(8), size), logId=f"of-{size[0]}")) == lines(8)
+        assert sum(fields["logId"] == f"of-{size[0]}" for fields in replica.seen()) == calls
 
 
 def test_every_page_of_a_tiff_is_read(shared: Bench) -> None:
@@ -105,6 +129,62 @@ def test_what_fails_everywhere_is_an_error_with_its_cause(shared: Bench, mode: s
         replica.set(mode="")
     wait_for(lambda: door.answers("/ready"), 20, "the replicas to be back")
     assert texts(post(door.url, make_pdf(lines(5)))) == lines(5)
+
+
+def test_one_bad_replica_costs_no_request_while_the_others_are_busy(stand: Bench) -> None:
+    bad = stand.fake()
+    for _ in range(3):
+        stand.fake(seconds=0.1)
+    door = stand.gateway()
+    bad.set(mode="html")
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda _: post(door.url, make_picture()).status_code, range(40)))
+    assert replies == [200] * 40
+    assert bad.url[7:] not in door.in_service(), "what the others can read it cannot"
+
+
+def test_what_a_client_does_wrong_takes_no_replica_out_of_service(stand: Bench) -> None:
+    replica = stand.fake()
+    door = stand.gateway()
+    page = {"block_label": "text", "block_content": "x", "block_bbox": [0, 0, 1, 1]}
+    settings = {"use_doc_preprocessor": False, "use_layout_detection": False}
+    pruned = {"parsing_res_list": [page], "model_settings": settings, "width": 1, "height": 1, "page_count": None}
+    for mode, expected in (("not-loaded", (422, "refused-by-api")), ("500", (422, "bad-field"))):
+        replica.set(mode=mode)
+        for _ in range(4):
+            reply = post(door.url, make_picture()) if mode == "not-loaded" else post(
+                door.url, path="/restructure-pages", pages=[{"prunedResult": pruned}]
+            )  # fmt: skip
+            assert cause(reply) == expected
+    assert "out of service" not in door.log.read_text()
+    replica.set(mode="500")
+    assert {cause(post(door.url, make_picture())) for _ in range(2)} <= {(502, "failed-twice"), (503, "no-replica")}
+    assert "3 failures in a row" in door.log.read_text(), "what is its own is counted"
+
+
+def test_ready_tells_whether_text_is_read_not_whether_something_is_answered(stand: Bench) -> None:
+    replica = stand.fake(seconds=0.05)
+    door = stand.gateway(proof_seconds="1", range_seconds="1", page_seconds="0", probe_seconds="60")
+    wait_for(lambda: door.figure("gateway_last_page_seconds") >= 0, 10, "a page")
+    replica.set(mode="empty")
+    end = time.monotonic() + 20
+    while door.answers("/ready"):
+        assert time.monotonic() < end, "it says that a page was read"
+        assert cause(post(door.url, make_picture())) == (502, "all-empty")
+    assert httpx.get(f"{door.url}/ready", trust_env=False).json()["lastPageSeconds"] > 3
+
+
+def test_a_replica_that_is_being_stopped_ends_what_it_has_begun(stand: Bench) -> None:
+    """Like uvicorn after SIGTERM: it takes no connection any more, and its calls come to their end."""
+    leaving = stand.fake(seconds=3)
+    door = stand.gateway(probe_seconds="0.2", probe_tries="2", outage_seconds="10", range_seconds="30")
+    with ThreadPoolExecutor() as pool:
+        reply = pool.submit(post, door.url, make_picture())
+        wait_for(lambda: len(leaving.seen()) == 1, 10, "its call")
+        leaving.send(signal.SIGTERM)
+        wait_for(lambda: not door.in_service(), 10, "it to be out of service")
+        assert texts(reply.result()) == ["picture (1, 2, 3)"]
+    assert "connection broke" not in door.log.read_text()
 
 
 def test_a_hung_replica_is_out_until_its_call_has_ended(stand: Bench) -> None:
@@ -266,6 +346,54 @@ def test_a_new_gateway_takes_over_without_losing_a_request(stand: Bench) -> None
         for client in clients:
             client.result()
     assert {answer for answer in answers if answer != 200} == set()
+
+
+def offering(stand: Bench, **flags: str) -> tuple[Process, dict[str, Any]]:
+    """A gateway that offers its port, and what another one needs to take it over."""
+    handover = str(stand.folder / "handover")
+    old = stand.gateway(handover=handover, **flags)
+    wait_for(Path(handover).exists, 10, "the old one to offer its port")
+    return old, {"handover": handover, "port": int(old.url.rpartition(":")[2]), "wait": False}
+
+
+def test_a_new_gateway_that_cannot_read_pages_takes_nothing_over(stand: Bench) -> None:
+    stand.fake()
+    old, place = offering(stand)
+    new = stand.gateway(f"http://127.0.0.1:{free_port()}", range_seconds="1", page_seconds="0.5", **place)
+    while new.running:
+        assert texts(post(old.url, make_picture())) == ["picture (1, 2, 3)"]
+    assert new.wait(1) == ExitCode.START
+    said = new.log.read_text()
+    assert "no API replica is in service" in said and "Traceback" not in said
+    assert "another gateway has taken over" not in old.log.read_text()
+    assert texts(post(old.url, make_picture())) == ["picture (1, 2, 3)"]
+
+
+def test_a_connection_that_is_kept_open_outlives_the_gateway(stand: Bench) -> None:
+    stand.fake()
+    old, place = offering(stand)
+    options: dict[str, Any] = {"base_url": old.url, "trust_env": False, "timeout": 30}
+    with httpx.Client(**options) as busy, httpx.Client(**options) as idle:
+        assert idle.get("/health").status_code == 200
+        stand.gateway(**place)
+        statuses = []
+        while old.running:
+            statuses.append(busy.get("/health").status_code)
+        assert old.wait(1) == 0
+        assert set(statuses) == {200} and idle.get("/health").status_code == busy.get("/health").status_code == 200
+
+
+def test_sigterm_during_a_handover_lets_what_runs_come_to_its_end(stand: Bench) -> None:
+    stand.fake(seconds=0.4)
+    old, place = offering(stand, pages_per_range="1")
+    with ThreadPoolExecutor() as pool:
+        reply = pool.submit(post, old.url, make_pdf(lines(20)))
+        wait_for(lambda: old.figure("gateway_requests_open") == 1, 10, "it to run")
+        stand.gateway(**place)
+        wait_for(lambda: "another gateway has taken over" in old.log.read_text(), 20, "it to be on its way out")
+        old.send(signal.SIGTERM)
+        assert texts(reply.result()) == lines(20)
+    assert old.wait(10) == 0
 
 
 def test_slow_clients_are_given_up(stand: Bench) -> None:

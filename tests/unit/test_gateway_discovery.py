@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from kit.gateway import watching
 from kit.gateway.discovery import Discovery
 
 A, B, C = (f"http://10.0.0.{number}:8080" for number in (1, 2, 3))
@@ -138,6 +139,26 @@ def test_a_name_that_cannot_be_looked_up_changes_nothing(monkeypatch: pytest.Mon
         await scene.look(1, 2)
         await scene.look()
         assert scene.pool.urls == [A, B] and all(replica.watched for replica in scene.made)
+
+    play(monkeypatch, story)
+
+
+def test_what_goes_on_for_ever_begins_anew_after_a_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watching, "_PAUSE", 0.0)
+
+    async def story(scene: Scene) -> None:
+        follow, faults = scene.discovery.follow, iter([True, False])
+        monkeypatch.setattr(scene.discovery, "follow", lambda addresses: 1 / 0 if next(faults, False) else follow(addresses))
+        scene.addresses = [(socket.AF_INET, "10.0.0.1")]
+        watch = asyncio.create_task(scene.discovery.watch())
+        while not (scene.made and scene.made[0].watched):
+            await asyncio.sleep(0)
+        assert scene.pool.urls == [A] and "begins anew" in caplog.text
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        assert not scene.made[0].watched
 
     play(monkeypatch, story)
 

@@ -6,9 +6,7 @@ import asyncio
 import json
 import logging
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import aiohttp
@@ -19,54 +17,36 @@ from kit.gateway.body import FileValue, LayoutBody, Room, Spool, parse_object
 from kit.gateway.causes import Refusal
 from kit.gateway.discovery import Discovery
 from kit.gateway.dispatch import Pool
+from kit.gateway.exchange import ClientLeft, Exchange, Receive, Send, close_unused
 from kit.gateway.fetch import fetch
-from kit.gateway.parse import PARSE, RESTRUCTURE, Answer, Parser, Request
-from kit.gateway.replica import Replica
+from kit.gateway.parse import Answer, Parser, Request
+from kit.gateway.replica import PARSE, RESTRUCTURE, Replica
 from kit.gateway.settings import Settings
 from kit.gateway.splitters import Splitters
 from kit.gateway.vlm import Vlm
+from kit.gateway.watching import kept_up
 
 LOG = logging.getLogger("kit.gateway")
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 ROUTES = {
     **{"/health": ("GET", "HEAD"), "/ready": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/openapi.json": ("GET", "HEAD")},
     **{PARSE: ("POST",), RESTRUCTURE: ("POST",)},
 }
 OPEN = ("/health", "/ready")  # without a key: for balancers and orchestrators
-_DISCARD_SECONDS = 10.0  # for what a refused client is still sending
+_SHARE = 4  # requests that a client may have open for each place that is free
+_REFUSED_BYTES, _REFUSED_SECONDS = 2**20, 2.0  # of what one who was not let in is still sending
+_BROKEN_OFF_SECONDS = 10.0  # for what is still coming of a request that was let in
 _QUIET_SECONDS = 1.0  # without a request, before a gateway goes whose port another one has
 _PIECE = 2**16  # bytes of a reply that are sent at once; server.py limits the time that a client takes for them
-
-
-class ClientLeft(Exception):
-    """Nobody waits for the answer any more."""
-
-
-@dataclass(eq=False)
-class Exchange:
-    """One request. read: its body has come whole. log_id: the client's, once it is known to be sound."""
-
-    path: str
-    method: str
-    headers: Mapping[bytes, bytes]
-    receive: Receive
-    peer: str
-    log_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    read: bool = False
-    begun: float = field(default_factory=time.monotonic)
-    work: asyncio.Task[Answer] | None = None
-    refused: Refusal | None = None  # set by who cancels `work`
-    pages: int = 0
 
 
 class Gateway:
     """The service. Started and stopped by ASGI's lifespan."""
 
-    def __init__(self, settings: Settings, keys: Keys) -> None:
+    def __init__(self, settings: Settings, keys: Keys, ready_within: float | None = None) -> None:
+        """ready_within: seconds after which it gives up when it cannot read pages; it listens when it can. None: at once."""
         self.settings, self.keys = settings, keys
+        self._ready_within = ready_within
         self.metrics = metrics.Metrics()
         self.stopping = False  # refuses what comes
         self.leaving = False  # another gateway has the port; what has come here is still served
@@ -99,11 +79,11 @@ class Gateway:
         self._add_gauges()
         self.room.sweep()
         await self.splitters.start()
-        watches: list[Coroutine[Any, Any, None]] = [self.vlm.watch(), self.pool.watch()]
-        watches += [replica.watch() for replica in self.pool.replicas]
+        watches: list[Callable[[], Coroutine[Any, Any, None]]] = [self.vlm.watch, self.pool.watch]
+        watches += [replica.watch for replica in self.pool.replicas]
         if settings.discover:
-            watches.append(Discovery(settings.discover, self.pool, self._replica, settings.probe_seconds).watch())
-        self._tasks = [asyncio.create_task(watch) for watch in watches]
+            watches.append(Discovery(settings.discover, self.pool, self._replica, settings.probe_seconds).watch)
+        self._tasks = [asyncio.create_task(kept_up(watch)) for watch in watches]
 
     def _replica(self, url: str) -> Replica:
         return Replica(url, self._session, self.settings, self.vlm, self.metrics, self.pool.wake)
@@ -136,13 +116,24 @@ class Gateway:
         while self.running and time.monotonic() < end + 2:
             await asyncio.sleep(0.02)
 
+    async def _be_ready(self, seconds: float) -> None:
+        """Raises Refusal: why it cannot read pages."""
+        end = time.monotonic() + seconds
+        while (refusal := self._not_ready()) is not None:
+            if self.stopping or time.monotonic() > end:
+                await self.stop()
+                raise refusal
+            await asyncio.sleep(0.05)
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
             await self.start()
+            if self._ready_within is not None:
+                await self._be_ready(self._ready_within)
         except Exception as error:
-            LOG.exception("the gateway cannot start")
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            LOG.error("the gateway cannot start: %s", error, exc_info=not isinstance(error, Refusal))
+            await send({"type": "lifespan.startup.failed", "message": ""})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -161,10 +152,6 @@ class Gateway:
             "gateway_last_page_seconds": lambda: [((), self._age())],
         }
 
-    @property
-    def is_ready(self) -> bool:
-        return self._not_ready() is None
-
     # --- one request
 
     async def _serve(self, exchange: Exchange, send: Send) -> None:
@@ -181,8 +168,8 @@ class Gateway:
                 status, body = asset.answer(exchange.headers.get(b"if-none-match", b"").decode("latin-1"))
                 await self._send(exchange, send, status, (body,), len(asset.body), asset.kind, asset.headers)
             else:
-                status, kind, body = self._get(exchange)
-                await self._send(exchange, send, status, iter((body,)), len(body), kind)
+                status, kind, body, headers = self._get(exchange)
+                await self._send(exchange, send, status, iter((body,)), len(body), kind, headers)
         except ClientLeft:
             status, cause = 499, "client left"
             self.metrics.left.add()
@@ -214,9 +201,6 @@ class Gateway:
 
     async def _refuse(self, exchange: Exchange, send: Send, refusal: Refusal) -> None:
         body = json.dumps({"logId": exchange.log_id, "errorCode": refusal.cause.status, "errorMsg": refusal.sentence}).encode()
-        if not exchange.read and exchange.method == "POST" and b"expect" not in exchange.headers:
-            # A connection that is closed on a client in the middle of sending takes the answer with it.
-            exchange.read = await _discard(exchange.receive, self.settings.max_body)
         await self._send(exchange, send, refusal.cause.status, iter((body,)), len(body), headers=refusal.headers)
 
     async def _send(
@@ -232,6 +216,11 @@ class Gateway:
             for piece in pieces:
                 for at in range(0, len(piece), _PIECE):
                     await send({"type": "http.response.body", "body": bytes(piece[at : at + _PIECE]), "more_body": True})
+        if status >= 400 and exchange.method == "POST" and not exchange.read and b"expect" not in exchange.headers:
+            # The whole answer is out. A connection that is closed on a client in the middle of sending may take it back.
+            let_in = exchange.work is not None
+            most = (self.settings.max_body, _BROKEN_OFF_SECONDS) if let_in else (_REFUSED_BYTES, _REFUSED_SECONDS)
+            await exchange.discard(*most)
         await send({"type": "http.response.body", "body": b""})
 
     def _client(self, exchange: Exchange) -> str:
@@ -256,20 +245,20 @@ class Gateway:
 
     # --- GET
 
-    def _get(self, exchange: Exchange) -> tuple[int, str, bytes]:
+    def _get(self, exchange: Exchange) -> tuple[int, str, bytes, dict[str, str]]:
         self._route(exchange)
         if exchange.path not in OPEN:
             self._client(exchange)
         if exchange.path == "/metrics":
-            return 200, metrics.CONTENT_TYPE, self.metrics.text().encode()
+            return 200, metrics.CONTENT_TYPE, self.metrics.text().encode(), {}
         if exchange.path == "/openapi.json":
-            return 200, "application/json", openapi.document()
+            return 200, "application/json", openapi.document(), {}
         if exchange.path == "/health":
-            return 200, "application/json", self._state(exchange, 0, "Healthy")
+            return 200, "application/json", self._state(exchange, 0, "Healthy"), {}
         refusal = self._not_ready()
         if refusal is not None:
-            return 503, "application/json", self._state(exchange, 503, refusal.sentence)
-        return 200, "application/json", self._state(exchange, 0, "Ready")
+            return 503, "application/json", self._state(exchange, 503, refusal.sentence), refusal.headers
+        return 200, "application/json", self._state(exchange, 0, "Ready"), {}
 
     def _state(self, exchange: Exchange, code: int, message: str) -> bytes:
         state: dict[str, Any] = {"logId": exchange.log_id, "errorCode": code, "errorMsg": message}
@@ -294,7 +283,7 @@ class Gateway:
             return outage
         oldest = max(3 * self.settings.proof_seconds, self.settings.seconds_for(self.settings.pages_per_range))
         if not 0 <= self._age() <= oldest:
-            return Refusal("no-replica", f"no page was read within {oldest:.0f} s")
+            return Refusal("no-replica", f"no page was read within {oldest:.0f} s", retry_after=10)
         return None
 
     # --- POST
@@ -304,22 +293,35 @@ class Gateway:
         client = self._client(exchange)
         if self.stopping:
             raise _stopping()
-        if len(self.running) >= self.settings.max_requests:
-            again = self.pool.retry_after()
-            raise Refusal("queue-full", f"{len(self.running)} requests are open; come again in {again} s", retry_after=again)
-        self.pool.require_room()
+        self._require_place(client)
+        self.pool.require_room(client)
         self._check_head(exchange)
+        exchange.client = client
         self.running.add(exchange)
         work = self._layout_parsing if exchange.path == PARSE else self._restructure_pages
         exchange.work = asyncio.create_task(work(exchange, client))
         try:
             return await asyncio.wait_for(exchange.work, self.settings.request_seconds)
         except asyncio.TimeoutError:
+            close_unused(exchange.work)
             raise Refusal("deadline", f"the request took more than {self.settings.request_seconds:g} s") from None
         except asyncio.CancelledError:
+            close_unused(exchange.work)
             if exchange.refused is not None:
                 raise exchange.refused from None
             raise
+
+    def _require_place(self, client: str) -> None:
+        """Raises Refusal (queue-full) when all places are taken, or this client has four times as many as are left.
+
+        So one client alone leaves a fifth of them, two leave a ninth, and who has none is let in while there is any.
+        """
+        own = sum(exchange.client == client for exchange in self.running)
+        left = self.settings.max_requests - len(self.running)
+        if own >= _SHARE * left:
+            again = self.pool.retry_after()
+            said = f"{own} requests of this client are open, of {len(self.running)}; come again in {again} s"
+            raise Refusal("queue-full", said, retry_after=again)
 
     def _check_head(self, exchange: Exchange) -> None:
         kind = exchange.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
@@ -350,8 +352,8 @@ class Gateway:
             if request.fields.get("fileType") is None and value.url is None:
                 raise Refusal("file-type", "`fileType` is required with base64: 0 for a PDF, 1 for a picture")
             if value.url is not None:
-                await self._unless_left(exchange, fetch(value.url, spool, self.settings))
-            return await self._unless_left(exchange, self.parser.parse(request, spool))
+                await exchange.unless_left(fetch(value.url, spool, self.settings))
+            return await exchange.unless_left(self.parser.parse(request, spool))
         finally:
             spool.close()
 
@@ -371,7 +373,7 @@ class Gateway:
 
         try:
             await self._receive(exchange, spool.write)
-            return await self._unless_left(exchange, put_together())
+            return await exchange.unless_left(put_together())
         finally:
             spool.close()
 
@@ -403,41 +405,6 @@ class Gateway:
                 raise self._too_large()
             feed(chunk)
         self.metrics.seconds.observe("receive", time.monotonic() - begun)
-
-    async def _unless_left(self, exchange: Exchange, work: Coroutine[Any, Any, Any]) -> Any:
-        """Do `work`; break off with ClientLeft when the client goes away, which frees its places."""
-        task = asyncio.create_task(work)
-        left = asyncio.create_task(_left(exchange.receive))
-        try:
-            await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise ClientLeft
-            return task.result()
-        finally:
-            for one in (task, left):
-                one.cancel()
-            await asyncio.gather(task, left, return_exceptions=True)
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _discard(receive: Receive, most: int) -> bool:
-    """Read on what a refused client is still sending; True when that was all of it."""
-    end, total = time.monotonic() + _DISCARD_SECONDS, 0
-    while total <= most:
-        try:
-            message = await asyncio.wait_for(receive(), max(0.01, min(2.0, end - time.monotonic())))
-        except asyncio.TimeoutError:
-            return False
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return True
-        total += len(message.get("body", b""))
-        if time.monotonic() > end:
-            return False
-    return False
 
 
 def _stopping() -> Refusal:

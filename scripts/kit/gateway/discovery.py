@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from kit.gateway.watching import kept_up
+
 if TYPE_CHECKING:
     from kit.gateway.dispatch import Pool
     from kit.gateway.replica import Replica
@@ -39,7 +41,8 @@ class Discovery:
         """For ever; the watches of the replicas end with it."""
         try:
             while True:
-                await self.look()
+                # A fault in it is seen to here: its end would be that of all watches.
+                await kept_up(self.look)
                 await asyncio.sleep(self._seconds if self._here else min(self._seconds, _SOON))
         finally:
             for watch in self._watches.values():
@@ -69,7 +72,7 @@ class Discovery:
             LOG.info("replica %s is new at %s", replica.name, self.name)
             self._pool.replicas.append(replica)
             if replica not in self._watches:
-                self._watches[replica] = asyncio.create_task(replica.watch())
+                self._watches[replica] = asyncio.create_task(kept_up(replica.watch))
         self._pool.wake()
 
     def _drop(self) -> None:

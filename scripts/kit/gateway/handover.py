@@ -44,6 +44,11 @@ class Handover:
         self._old = old
         return socket.socket(fileno=descriptors[0])
 
+    @property
+    def is_taking(self) -> bool:
+        """Whether `take` has got a socket, and the old gateway has not been told to go."""
+        return self._old is not None
+
     def tell_ready(self) -> None:
         """To the old gateway: it may go."""
         if self._old is not None:
@@ -53,7 +58,10 @@ class Handover:
             self._old = None
 
     async def offer(self, listener: socket.socket, leave: Callable[[], None]) -> None:
-        """From now on pass `listener` to who asks; `leave` is called when he is ready."""
+        """From now on pass `listener` to who asks; `leave` is called when he is ready. Raises OSError.
+
+        To be done before the old one is told: a new socket at the path is the sign that the port has changed hands.
+        """
         if self._path is None:
             return
         with contextlib.suppress(FileNotFoundError):

@@ -42,6 +42,10 @@ class Reading:
     pages: tuple[ReadPage, ...]
     data_info: dict[str, Any] | None
 
+    @property
+    def has_text(self) -> bool:
+        return any(page.has_text for page in self.pages)
+
 
 def read_reply(body: bytes, pages: int) -> Reading:
     """Raises BadReply unless it is a success of this contract with so many pages."""

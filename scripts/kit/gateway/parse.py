@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,11 @@ from kit.gateway.body import Room, Spool
 from kit.gateway.causes import Refusal
 from kit.gateway.dispatch import Pool, Unread
 from kit.gateway.join import BadReply, Pages, Reading, read_reply, unread_pages
-from kit.gateway.replica import Payload
+from kit.gateway.replica import PARSE, RESTRUCTURE, Payload
 from kit.gateway.settings import Settings
 from kit.gateway.split import ranges
 from kit.gateway.splitters import Document, Splitters
 
-PARSE, RESTRUCTURE = "/layout-parsing", "/restructure-pages"
 _TOGETHER = 2  # documents whose pages are all in memory at once
 # Of /layout-parsing, and what /restructure-pages is told of them.
 _OVER_PAGES = ("mergeTables", "relevelTitles", "prettifyMarkdown", "showFormulaNumber", "returnMarkdownImages", "outputFormats")
@@ -58,7 +57,7 @@ class Parser:
         document = await self._splitters.open(spool, self._settings.max_pages)
         try:
             self._check(document, request.fields.get("fileType"))
-            self._pool.require_room()
+            self._pool.require_room(request.client)
             parts = self._ranges(document)
             if len(parts) == 1:
                 return await self._whole(request, spool, document)
@@ -70,8 +69,12 @@ class Parser:
         """Raises Refusal."""
         pages = request.fields["pages"]
         count = 1 if request.fields.get("concatenatePages") else len(pages)
+
+        async def make() -> Payload:
+            return await asyncio.to_thread(Payload, {**request.fields, "logId": request.log_id})
+
         try:
-            body, _ = await self._restructured(request, {**request.fields, "logId": request.log_id}, count)
+            body, _ = await self._restructured(request, make, len(pages), count)
         except Refusal as refusal:
             if refusal.cause.name != "failed-twice":
                 raise
@@ -92,7 +95,8 @@ class Parser:
     def _ranges(self, document: Document) -> list[tuple[int, int]]:
         if document.kind.is_tiff:
             return [(page, page) for page in range(document.kind.pages)]
-        return ranges(document.kind.pages, self._pool.slots, self._settings.pages_per_range)
+        most = min(self._settings.pages_per_range, document.kind.at_once)
+        return ranges(document.kind.pages, self._pool.slots, most)
 
     def _fields(self, request: Request, **changed: Any) -> dict[str, Any]:
         # Pictures of the pages are 97 % of upstream's default reply: sent to who asks for them.
@@ -169,33 +173,58 @@ class Parser:
     async def _over_pages(self, request: Request, pages: Pages) -> None:
         """restructurePages: what PaddleX does in one go, by its own /restructure-pages, with all pages at once, as there."""
         asked = request.fields
-        needs_pictures = bool(asked.get("outputFormats"))
-        whole = []
-        for number in range(len(pages.read)):
-            page = json.loads(pages.page(number))
-            pictures = page["markdown"].get("images") if needs_pictures else None
-            page["prunedResult"]["model_settings"]["format_block_content"] = bool(asked.get("formatBlockContent"))
-            whole.append({"prunedResult": page["prunedResult"], "markdownImages": pictures})
         fields = {name: asked[name] for name in _OVER_PAGES if asked.get(name) is not None}
-        fields |= {"concatenatePages": False, "logId": request.log_id, "pages": whole}
-        _, reading = await self._restructured(request, fields, len(whole))
-        for number, after_page in enumerate(reading.pages):
-            before, after = json.loads(pages.page(number)), json.loads(after_page.text)
-            markdown = {**before["markdown"], "text": after["markdown"]["text"]}
-            if asked.get("returnMarkdownImages") is False:
-                markdown = after["markdown"]
-            page = {**before, "prunedResult": after["prunedResult"], "markdown": markdown}
-            page |= {"exports": after["exports"]} if "exports" in after else {}
-            pages.write(number, json.dumps(page, ensure_ascii=False, separators=(",", ":")))
+        fields |= {"concatenatePages": False, "logId": request.log_id}
+        count = len(pages.read)
 
-    async def _restructured(self, request: Request, fields: dict[str, Any], count: int) -> tuple[bytes, Reading]:
         async def make() -> Payload:
-            return Payload(fields)
+            return Payload(await asyncio.to_thread(_together, fields, asked, pages, self._settings.max_body))
+
+        _, reading = await self._restructured(request, make, count, count)
+        for number, after in enumerate(reading.pages):
+            pages.write(number, await asyncio.to_thread(_put_into, pages.page(number), after.text, asked))
+
+    async def _restructured(
+        self, request: Request, make: Callable[[], Awaitable[Payload]], pages: int, count: int
+    ) -> tuple[bytes, Reading]:
+        """pages: that are sent. count: that are to come back."""
 
         def accept(body: bytes, _: bool) -> Reading:
             return read_reply(body, count)
 
-        return await self._pool.run(request.client, request.key, RESTRUCTURE, len(fields["pages"]), make, accept)
+        return await self._pool.run(request.client, request.key, RESTRUCTURE, pages, make, accept)
+
+
+def _together(fields: dict[str, Any], asked: dict[str, Any], pages: Pages, limit: int) -> bytearray:
+    """The body for /restructure-pages, page by page, so that one page at a time is there as objects.
+
+    asked: fields of the request. limit: bytes. Raises Refusal (too-large).
+    """
+    body = bytearray(_encoded(fields)[:-1] + b',"pages":[')
+    for number in range(len(pages.read)):
+        page = json.loads(pages.page(number))
+        page["prunedResult"]["model_settings"]["format_block_content"] = bool(asked.get("formatBlockContent"))
+        pictures = page["markdown"].get("images") if asked.get("outputFormats") else None
+        body += (b"," if number else b"") + _encoded({"prunedResult": page["prunedResult"], "markdownImages": pictures})
+        if len(body) > limit:
+            more = f"its pages have more than {limit // 2**20} MiB together, the limit of this gateway"
+            raise Refusal("too-large", f"`restructurePages`: {more}; send the document in parts, or without `outputFormats`")
+    return body + b"]}"
+
+
+def _put_into(page: bytes, changed: str, asked: dict[str, Any]) -> str:
+    """A page with what /restructure-pages has made of it."""
+    before, after = json.loads(page), json.loads(changed)
+    markdown = {**before["markdown"], "text": after["markdown"]["text"]}
+    if asked.get("returnMarkdownImages") is False:
+        markdown = after["markdown"]
+    made = {**before, "prunedResult": after["prunedResult"], "markdown": markdown}
+    made |= {"exports": after["exports"]} if "exports" in after else {}
+    return _encoded(made).decode()
+
+
+def _encoded(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def _accepted(body: bytes, pages: int, last: bool) -> Reading:

@@ -9,13 +9,10 @@ restarted is back at once, its connections being broken, and one that hangs is n
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
 
 import aiohttp
 
@@ -28,9 +25,11 @@ from kit.testpage import page
 
 LOG = logging.getLogger("kit.gateway")
 
+PARSE, RESTRUCTURE = "/layout-parsing", "/restructure-pages"
 STUCK_SECONDS = 1900.0  # PaddleX gives up on a VLM after three calls of 600 s
+_PIECE = 2**18  # bytes that are handed over at once
 MAX_REPLY = 256 * 2**20  # bytes; sixteen pages with all pictures are 32 MB
-FAILURES = 3  # errors in a row with the VLM up, after which a replica has to prove itself
+FAILURES = 3  # in a row, that are its own, after which a replica has to prove itself
 LONGEST_PAUSE = 10.0  # seconds between two attempts to prove itself
 
 STARTING, UP, OUT = "starting", "up", "out"
@@ -48,31 +47,27 @@ class Late(Exception):
     """The call has had no answer within its deadline."""
 
 
-@dataclass(frozen=True)
 class Payload:
-    """A request body for a replica. document: what `file` holds, encoded on the way; None where there is no such field."""
+    """A request body for a replica. size: bytes."""
 
-    fields: dict[str, object]
-    document: bytes | Spool | None = None
-
-    @cached_property
-    def _ends(self) -> tuple[bytes, bytes]:
-        fields = json.dumps(self.fields, separators=(",", ":")).encode()
-        return (fields, b"") if self.document is None else (b'{"file":"', b'"' + (b"," if self.fields else b"") + fields[1:])
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        document = self.document
-        length = 0 if document is None else document.size if isinstance(document, Spool) else len(document)
-        return sum(map(len, self._ends)) + (length + 2) // 3 * 4
+    def __init__(self, fields: dict[str, object] | bytearray, document: bytes | Spool | None = None) -> None:
+        """fields: or the whole body. document: what `file` holds, encoded on the way; None where there is no such field."""
+        encoded = json.dumps(fields, separators=(",", ":")).encode() if isinstance(fields, dict) else fields
+        self._document = document
+        self._start, self._end = encoded, b""
+        length = 0
+        if document is not None:
+            self._start, self._end = b'{"file":"', b'"' + (b"," if fields else b"") + encoded[1:]
+            length = document.size if isinstance(document, Spool) else len(document)
+        self.size = len(self._start) + (length + 2) // 3 * 4 + len(self._end)
 
     def pieces(self) -> Iterator[bytes]:
-        yield self._ends[0]
-        if self.document is not None:
-            document = self.document
+        document = self._document
+        for at in range(0, len(self._start), _PIECE):
+            yield bytes(self._start[at : at + _PIECE])
+        if document is not None:
             yield from document.base64_pieces() if isinstance(document, Spool) else base64_pieces(document)
-            yield self._ends[1]
+            yield self._end
 
 
 class Replica:
@@ -97,6 +92,7 @@ class Replica:
         self._session, self._settings, self._vlm, self._metrics, self._changed = session, settings, vlm, metrics, changed
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._failures = 0
+        self._refuses = False  # takes no connection, when it was last looked at
 
     @property
     def is_up(self) -> bool:
@@ -113,14 +109,26 @@ class Replica:
         self.busy -= 1
         self._changed()
 
-    def take_out(self, reason: str) -> None:
-        """Out of service until it proves itself; all calls to it end with Lost."""
+    def take_out(self, reason: str, lose: bool = True) -> None:
+        """Out of service until it proves itself. lose: its calls end with Lost; else they may come to their end."""
         if self.state != OUT:
             LOG.warning("replica %s out of service: %s", self.name, reason)
         self.state, self.reason = OUT, reason
-        gone, self._gone = self._gone, asyncio.get_running_loop().create_future()
-        gone.set_result(None)
+        if lose:
+            gone, self._gone = self._gone, asyncio.get_running_loop().create_future()
+            gone.set_result(None)
         self._changed()
+
+    def is_sound(self) -> None:
+        """It has read a page with text just now."""
+        self.last_page, self._failures = time.monotonic(), 0
+
+    def has_failed(self, how: str) -> None:
+        """A failure that is its own: neither the VLM's nor the document's. Some in a row take it out of service."""
+        self._failures += 1
+        if self._failures >= FAILURES and self.is_up:
+            self._failures = 0
+            self.take_out(f"{FAILURES} failures in a row, the last one: {how[:200]}", lose=False)
 
     # --- calls
 
@@ -144,14 +152,13 @@ class Replica:
         outcome, result = self._outcome(exchange, gone, seconds)
         self._metrics.calls.add(self.name, outcome)
         self._metrics.seconds.observe("call", time.monotonic() - begun)
-        if isinstance(result, Exception):
+        if isinstance(result, BaseException):
             raise result
-        self._count(result[0])
         return result
 
     def _outcome(
         self, exchange: asyncio.Task[tuple[int, bytes]], gone: asyncio.Future[None], seconds: float
-    ) -> tuple[str, tuple[int, bytes] | Exception]:
+    ) -> tuple[str, tuple[int, bytes] | BaseException]:
         if exchange.done():
             error = exchange.exception()
             if error is None:
@@ -159,10 +166,12 @@ class Replica:
             if isinstance(error, BadReply):
                 return "large", error
             if isinstance(error, NotSent):
-                self.take_out("it takes no connection")
+                self.take_out("it takes no connection", lose=False)
                 return "not-sent", error
-            self.take_out(f"the connection broke: {error}")
-            return "lost", Lost(str(error))
+            if isinstance(error, Lost):
+                self.take_out(f"the connection broke: {error}")
+                return "lost", error
+            return "fault", error  # the gateway's own
         if gone.done():
             return "lost", Lost(self.reason)
         self.take_out(f"no answer to a call in {seconds:g} s")
@@ -176,12 +185,6 @@ class Replica:
         if not exchange.cancelled():
             exchange.exception()  # asked for, so that asyncio does not complain of one that nobody waits for
         self.free()
-
-    def _count(self, status: int) -> None:
-        self._failures = self._failures + 1 if status >= 500 and not self._vlm.is_down else 0
-        if self._failures >= FAILURES:
-            self._failures = 0
-            self.take_out(f"{FAILURES} errors in a row, the last one HTTP {status}")
 
     async def _exchange(self, path: str, payload: Payload) -> tuple[int, bytes]:
         async def body() -> AsyncIterator[bytes]:
@@ -218,7 +221,8 @@ class Replica:
                 await asyncio.sleep(self._settings.probe_seconds)
                 missed = 0 if await self._answers() else missed + 1
                 if missed >= self._settings.probe_tries and self.is_up:
-                    self.take_out(f"{missed} times no answer from /health")
+                    # One that is being stopped takes no connection and ends what it has; one that died breaks its connections.
+                    self.take_out(f"{missed} times no answer from /health", lose=not self._refuses)
                 elif self.is_up and self._is_due():
                     await self._prove()
                 continue
@@ -231,9 +235,14 @@ class Replica:
 
     async def _answers(self) -> bool:
         timeout = aiohttp.ClientTimeout(total=self._settings.probe_seconds)
-        with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError, OSError):
+        self._refuses = False
+        try:
             async with self._session.get(f"{self.url}/health", timeout=timeout, allow_redirects=False) as reply:
                 return reply.status == 200
+        except aiohttp.ClientConnectorError as error:
+            self._refuses = isinstance(error.os_error, ConnectionRefusedError)
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+            pass
         return False
 
     def _is_due(self) -> bool:
@@ -244,18 +253,18 @@ class Replica:
         self.occupy()
         try:
             status, body = await self.call(
-                "/layout-parsing", Payload({"fileType": 1, "visualize": False}, _test_page()), self._settings.seconds_for(1)
+                PARSE, Payload({"fileType": 1, "visualize": False}, _test_page()), self._settings.seconds_for(1)
             )
             if status != 200:
                 raise BadReply(f"HTTP {status} to a small page")
-            if not any(read.has_text for read in read_reply(body, 1).pages):
+            if not read_reply(body, 1).has_text:
                 raise BadReply("no text in a small page")
         except (NotSent, Lost, Late, BadReply) as error:
             if self.is_up or self.state == STARTING:
                 self.take_out(f"it does not prove itself: {error}")
             self.reason = str(error) if isinstance(error, BadReply) else self.reason
             return False
-        self.last_page = time.monotonic()
+        self.is_sound()
         if not self.is_up:
             self.state, self.reason = UP, ""
             LOG.info("replica %s in service", self.name)

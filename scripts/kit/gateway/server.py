@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import resource
 import socket
 import ssl
-import time
 from types import FrameType
 from typing import Any
 
@@ -21,8 +22,8 @@ from kit.gateway.settings import Settings
 
 LOG = logging.getLogger("kit.gateway")
 
-TAKE_OVER_SECONDS = 60.0
 LAST_SECONDS = 2  # for replies that are still being taken when the time for stopping is over
+MOST_CONNECTIONS = 4096
 KEEP_ALIVE = 65  # seconds; longer than the minute after which most clients and proxies close by themselves
 
 
@@ -41,7 +42,11 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             LOG.info("listening on %s:%d", *self._listener.getsockname()[:2])
-            self._tasks.append(asyncio.create_task(self._take_over()))
+            try:
+                await self._handover.offer(self._listener, lambda: self._tasks.append(asyncio.create_task(self._leave())))
+            except OSError as error:
+                LOG.warning("no gateway can take over from this one: %s", error)
+            self._handover.tell_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._draining or self._loop is None:
@@ -50,21 +55,14 @@ class Server(uvicorn.Server):
         self._draining = True
         self._loop.call_soon_threadsafe(lambda: self._tasks.append(asyncio.create_task(self._stop())))
 
-    async def _take_over(self) -> None:
-        """Let the old gateway go when this one can read pages, or when it could not within a minute; then offer the port."""
-        end = time.monotonic() + TAKE_OVER_SECONDS
-        while not self._gateway.is_ready and time.monotonic() < end:
-            await asyncio.sleep(0.05)
-        self._handover.tell_ready()
-        await self._handover.offer(self._listener, lambda: self._tasks.append(asyncio.create_task(self._leave())))
-
     async def _leave(self) -> None:
         LOG.info("another gateway has taken over: %d requests are open", len(self._gateway.running))
         self._handover.end()
         for server in self.servers:
             server.close()
         await self._gateway.leave()
-        self.should_exit = True
+        # A SIGTERM meanwhile has its own time for what is still running.
+        self.should_exit = self.should_exit or not self._draining
 
     async def _stop(self) -> None:
         LOG.info("stopping: %d requests are open", len(self._gateway.running))
@@ -74,7 +72,12 @@ class Server(uvicorn.Server):
 
 
 def protocol(header_seconds: float, stall_seconds: float) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 with time limits on the head of each request and on a client that takes no more of its reply."""
+    """uvicorn's HTTP/1.1 with time limits on the head of each request and on a client that takes no more of its reply.
+
+    Half of the files that the process may open are for connections of clients, the others for replicas and documents.
+    """
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, files // 2)
 
     class Protocol(H11Protocol):
         _late: asyncio.TimerHandle | None = None
@@ -83,6 +86,8 @@ def protocol(header_seconds: float, stall_seconds: float) -> type[H11Protocol]:
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._watch()
+            if len(self.connections) > most:
+                transport.abort()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -135,7 +140,8 @@ def serve(settings: Settings) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if not keys.required and settings.host not in ("127.0.0.1", "::1"):
         LOG.warning("listening on %s without API keys: whoever reaches this port is let in", settings.host)
-    gateway = Gateway(settings, keys)
+    # The old one goes on until this one has read a page; one that cannot takes nothing over.
+    gateway = Gateway(settings, keys, ready_within=settings.seconds_for(1) if handover.is_taking else None)
     config = uvicorn.Config(
         gateway, http=protocol(settings.header_seconds, settings.stall_seconds), ws="none", lifespan="on",
         log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
@@ -143,7 +149,7 @@ def serve(settings: Settings) -> None:
         ssl_certfile=settings.tls_certificate, ssl_keyfile=settings.tls_key,
     )  # fmt: skip
     server = Server(config, gateway, listener, handover)
-    with listener:
+    with listener, contextlib.suppress(SystemExit):  # uvicorn's, when the gateway could not start
         asyncio.run(server.serve(sockets=[listener]))
     if not server.started:
         raise KitError("the gateway could not start", "the lines above tell why", ExitCode.START)

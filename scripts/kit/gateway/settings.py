@@ -130,8 +130,14 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting("max_body_mib", "100", _whole(1, 4096), "largest request body, and largest document, in MiB"),
     Setting("max_pages", "2000", _whole(1, 100000), "most pages of a document"),
-    Setting("max_requests", "256", _whole(1, 100000), "requests at once, those included that are still being sent; more get 429"),
-    Setting("queue_pages", "2000", _whole(1, 1000000), "pages waiting for a replica from which on new documents get 429"),
+    Setting(
+        "max_requests", "256", _whole(1, 100000),
+        "requests at once, those still being sent included; more get 429, as does one client alone from four fifths on",
+    ),
+    Setting(
+        "queue_pages", "2000", _whole(1, 1000000),
+        "pages waiting for a replica from which on new documents get 429; clients that wait share them evenly",
+    ),
     Setting("header_seconds", "15", _seconds(0.1, 600), "for a client to send a request's head"),
     Setting("stall_seconds", "20", _seconds(0.1, 600), "without a byte from or to a client in a body until it is given up"),
     Setting("body_seconds", "600", _seconds(0.1, 86400), "for a whole request body"),
