@@ -13,7 +13,7 @@ from kit.catalog.settings import SETTINGS, Settings
 from kit.gateway import pages
 from kit.gateway import settings as gateway_settings
 from kit.preview import overlay
-from kit.stack import API, GATEWAY, VLM, Service, files, together
+from kit.stack import API, GATEWAY, VLM, Service, files, rolling, together
 from kit.stack.compose import ComposeStack
 from kit.stack.rolling import REPLACE, START, STOP, Step, steps
 from support import ROOT
@@ -240,6 +240,19 @@ def test_each_old_one_goes_when_its_successor_is_there_and_single_ones_frame_it(
         Step(REPLACE, GATEWAY, "g"),
     ]  # fmt: skip
     assert steps(there, {}, 2) == []
+
+
+def test_an_api_is_given_the_time_of_a_range_to_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = {"GATEWAY_RANGE_SECONDS": "10", "GATEWAY_PAGE_SECONDS": "2.5", "API_REPLICAS": "1"}
+    stack = ComposeStack(tmp_path, Settings(tmp_path, given))
+    there = {API: [{"Id": "new"}, {"Id": "old"}]}
+    monkeypatch.setattr(ComposeStack, "containers", lambda _: there)
+    monkeypatch.setattr(ComposeStack, "outdated", lambda _: {API: [{"Id": "old"}]})
+    monkeypatch.setattr(ComposeStack, "wanted_counts", lambda _: {API: 1})
+    done: list[list[str]] = []
+    monkeypatch.setattr(rolling, "_change", lambda _, argv: done.append(argv))
+    rolling.roll(stack, 1)
+    assert done == [["docker", "stop", "-t", "50", "old"], ["docker", "rm", "--volumes", "old"]], "16 pages"
 
 
 # --- several containers, one service

@@ -6,6 +6,7 @@ Compose does it, and what a client sees then is said before (docs/gateway.md).
 
 from __future__ import annotations
 
+import math
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import httpx
 
 from kit import api, console
 from kit.errors import ExitCode, KitError
+from kit.gateway import settings as gateway_settings
 from kit.stack import API, GATEWAY, VLM, start
 from kit.stack.compose import ComposeStack, failed
 
@@ -73,7 +75,7 @@ def roll(stack: ComposeStack, timeout: float) -> None:
             _start_one(stack, timeout)
         elif step.do == STOP:
             console.say(f"stopping API {step.container[:12]}: what it is reading comes to its end, or is read again elsewhere")
-            _change(stack, ["docker", "stop", step.container])
+            _change(stack, ["docker", "stop", "-t", str(_stop_seconds(stack)), step.container])
             _change(stack, ["docker", "rm", "--volumes", step.container])
         else:
             console.say(_WARNING[step.service])
@@ -117,6 +119,14 @@ def _wait(stack: ComposeStack, service: str, container: str | None, timeout: flo
                 detail=tuple(stack.tail(service, start.LOG_LINES)),
             )  # fmt: skip
         time.sleep(POLL)
+
+
+def _stop_seconds(stack: ComposeStack) -> int:
+    """What a range may take in one API. PaddleX ends at once when it has nothing to read."""
+    names = ("GATEWAY_RANGE_SECONDS", "GATEWAY_PAGE_SECONDS", "GATEWAY_PAGES_PER_RANGE")
+    given = {name: stack.settings.gateway[name] for name in names if name in stack.settings.gateway}
+    settings = gateway_settings.load(["--replica", "http://api"], given)
+    return math.ceil(settings.seconds_for(settings.pages_per_range))
 
 
 def _is_given_pages(stack: ComposeStack, container: Mapping[str, Any]) -> bool:
