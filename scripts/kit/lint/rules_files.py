@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from kit.gateway import settings as gateway_settings
 from kit.lint import mend
 from kit.lint.findings import Edit, Hit, Place, Rules, Severity
 from kit.lint.project import Config, Project
@@ -153,7 +154,8 @@ def env_misspelt(project: Project) -> Iterator[Hit]:
     read = {name for _, tree in _trees(project) for value in scalars(tree) for name in value.expansion.asked}
     values = "".join(variable.value for variable in project.env_file.values.values())
     for name, places in project.env_file.names.items():
-        if name in read or name.startswith("COMPOSE_") or f"${{{name}" in values:
+        known = name.startswith("COMPOSE_") or any(name == setting.environment for setting in gateway_settings.TABLE)
+        if name in read or known or f"${{{name}" in values:
             continue
         near = difflib.get_close_matches(name, read - set(project.env_file.names), n=2, cutoff=0.86)
         if near:

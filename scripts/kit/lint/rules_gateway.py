@@ -66,3 +66,17 @@ def way_around(project: Project) -> Iterator[Hit]:
         if api.service and any(f"//{api.service.name}:" in text for text in told):
             for port in api.service.ports:
                 yield Hit(port.place, f"port {port.container} of {api.service.name} leads around the gateway")
+
+
+@rules(
+    "KIT604",
+    ERROR,
+    "GATEWAY_API_KEYS in .env, which a container does not get",
+    why="the gateway would run without keys and let everybody in; keys in the environment are seen by `docker inspect`",
+    mend="put the keys into a file, one a line, and name that: GATEWAY_API_KEYS_FILE=./gateway-keys",
+)
+def keys_in_env(project: Project) -> Iterator[Hit]:
+    places = project.env_file.names.get("GATEWAY_API_KEYS", []) if project.env_file else []
+    for service in gateways(project):
+        if places and not _given(service, "GATEWAY_API_KEYS"):
+            yield Hit(places[-1], f"{service.name} does not get these keys")
