@@ -110,7 +110,8 @@ def test_the_kit_is_written_anew_when_its_files_have_changed_and_the_parts_stay(
 
     folder = tmp_path / "bundle"
     kept = interrupted(folder, **kit("old"))
-    manifest, said = PlayedEngine().export(folder, **kit("new"))
+    manifest, said = PlayedEngine().export(folder, **kit("new"), settings={"VLM_MODEL_NAME": "another"})
+    assert manifest.settings == {"VLM_MODEL_NAME": "another"}
     assert (folder / "kit.tar.gz").read_text() == "new for amd64", "for the platform of the images"
     assert state(folder).items() >= kept.items() and any("continuing" in line for line in said)
 

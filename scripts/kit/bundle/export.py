@@ -144,13 +144,12 @@ class _Export:
 
     @property
     def _key(self) -> dict[str, object]:
-        """What must be the same for an interrupted export to be continued."""
+        """What must be the same for an interrupted export to be continued: what the parts are made of."""
         wanted = self.wanted
         return {
             "format": manifests.FORMAT,
             "kind": wanted.kind,
             "images": {reference: image.id for reference, image in self.images.items()},
-            "settings": wanted.settings,
             "part_size": wanted.part_size,
             "bases": [base.manifest for base, _ in self.bases],
             "models": [list(entry) for entry in wanted.models.folders] if wanted.models else None,
