@@ -345,6 +345,13 @@ def test_the_shell_s_way_goes_by_the_files_that_are_in_force(tmp_path: Path) -> 
     assert "\n  docker compose up -d\n" in text and "compose.engine-20.yaml right behind compose.yaml" in text
 
 
+def test_the_docs_and_the_readme_look_at_a_signature_in_the_same_way(tmp_path: Path) -> None:
+    text = readme(tmp_path / "bundle", write_kit=lambda path, arch: path.write_text("kit"))
+    docs = (ROOT / "docs" / "offline.md").read_text()
+    for line in re.findall(r"^  ((?:ssh-keygen|minisign|grep) .*)$", text, re.MULTILINE):
+        assert line in docs
+
+
 def test_without_the_kit_no_file_is_named_that_is_not_there(tmp_path: Path) -> None:
     text = readme(tmp_path / "bundle")
     assert "docker compose" not in text and "tar -xzf" not in text and "docker load" in text

@@ -58,7 +58,7 @@ class Bundle:
         for stranger in given.keys() - {base.manifest for base in chain}:
             raise KitError(
                 f"{given[stranger]} is not a bundle on which {folder} is based",
-                f"--base FOLDER names {told_of(chain)}" if chain else "leave --base out: this one has all of its layers",
+                f"--base FOLDER names {_told_of(chain)}" if chain else "leave --base out: this one has all of its layers",
                 ExitCode.ENVIRONMENT,
             )
         self.lacking = [base for base in chain if base.manifest not in given]
@@ -181,7 +181,7 @@ class _Load:
             # containerd's store gives no layer of an image to another one's archive: they must come from a folder.
             raise KitError(
                 f"{self.bundle.folder} lacks layers that are in an earlier bundle"
-                f"{'' if self.told.containerd else ', and they are not here'}: {told_of(self.bundle.lacking)}",
+                f"{'' if self.told.containerd else ', and they are not here'}: {_told_of(self.bundle.lacking)}",
                 f"{'' if self.told.containerd else 'load that one first, or '}name its folder: --base FOLDER",
                 ExitCode.ENVIRONMENT,
             )
@@ -257,7 +257,7 @@ class _Load:
         return place.free >= 2 * sum(sizes)
 
 
-def told_of(bases: Sequence[Base]) -> str:
+def _told_of(bases: Sequence[Base]) -> str:
     """Bundles in words: when they were written, and what they carry."""
     return "the one of " + " or ".join(f"{base.created} ({', '.join(base.images)})" for base in bases)
 
