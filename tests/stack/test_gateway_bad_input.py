@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -99,6 +100,7 @@ FIELDS: dict[str, tuple[dict[str, Any], tuple[int, str], str]] = {
     "object for list": ({"markdownIgnoreLabels": {}}, (422, "bad-field"), "a list"),
     "threshold above 1": ({"layoutThreshold": 1.01}, (422, "bad-field"), "from 0 to 1"),
     "threshold by name": ({"layoutThreshold": {"text": 0.5}}, (422, "bad-field"), "class ids"),
+    "class id with a line break": ({"layoutThreshold": {"22\n": 0.5}}, (422, "bad-field"), "class ids"),
     "threshold by class": ({"layoutThreshold": {"22": 2}}, (422, "bad-field"), "layoutThreshold.22"),
     "one unclip ratio in a list": ({"layoutUnclipRatio": [1]}, (422, "bad-field"), "`layoutUnclipRatio`"),
     "mode": ({"layoutMergeBboxesMode": {"1": "huge"}}, (422, "bad-field"), "large, small, union"),
@@ -168,6 +170,7 @@ BODIES: dict[str, tuple[bytes, dict[str, str], tuple[int, str], str]] = {
     "UTF-16": ('{"file": "QUJD"}'.encode("utf-16"), {}, (422, "json"), "UTF-8"),
     "Latin-1": (b'{"logId": "\xe4"}', {}, (422, "json"), "UTF-8"),
     "nested": (b'{"file": ' + b"[" * 50000, {}, (422, "json"), "deep"),
+    "nested a little less": (b'{"markdownIgnoreLabels": ' + b"[" * 980 + b"]" * 980 + b"}", {}, (422, "json"), "deep"),
     "digits": (b'{"topP": ' + b"1" * 5000 + b"}", {}, (422, "json"), "not JSON"),
     "much beside the file": (b'{"logId": "' + b"x" * 1_100_000 + b'"}', {}, (413, "too-large"), "beside `file`"),
     "large": (b'{"file": "' + b"QUJD" * 600_000 + b'"}', {}, (413, "too-large"), "2 MiB"),
@@ -223,7 +226,7 @@ def test_bodies(door: Process, name: str) -> None:
 def test_pages_to_put_together(door: Process, name: str) -> None:
     fields, said = RESTRUCTURE[name]
     reply = post(door.url, path="/restructure-pages", **fields)
-    assert reply.status_code == 422 and said in reply.json()["errorMsg"], reply.text
+    check(reply, (422, "unknown-field" if said == "unknown field" else "bad-field"), said)
 
 
 @pytest.mark.parametrize(
@@ -261,9 +264,10 @@ def test_paths_and_methods(door: Process, method: str, path: str, expected: tupl
 )
 def test_raw_requests(door: Process, sent: bytes, status: bytes) -> None:
     with socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), timeout=30) as client:
-        client.sendall(sent)
+        with contextlib.suppress(ConnectionError):  # the answer comes before the end of what is sent
+            client.sendall(sent)
         got = client.recv(65536)
-    assert got.split()[1] == status if got else status == b"400", got
+    assert got.split()[1:2] == [status], got
 
 
 def test_a_tiff_that_does_not_end_ends(door: Process) -> None:

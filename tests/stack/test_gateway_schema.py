@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_stack import Process, bench, encoded, make_picture, post, texts
+from gateway_stack import Process, bench, encoded, make_pdf, make_picture, make_tiff, post, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kit.gateway import contract
@@ -23,6 +23,25 @@ QUIET = settings(deadline=None, database=None, derandomize=True, suppress_health
 ODD = st.sampled_from(
     [None, True, False, -1, 0, 1, 1.5, 10**40, "", "true", "x" * 999, "\ud800", [], [None], {}, {"": 1}, {"22": 1}]
 )
+
+
+DATA = [make_pdf(["a"]), make_pdf(["a", "b", "c"]), make_tiff([(1, 2, 3), (4, 5, 6)]), make_picture(kind="JPEG")]
+FILES = st.one_of(
+    st.just({"file": encoded(make_picture()), "fileType": 1}),
+    st.sampled_from(DATA).map(lambda data: {"file": encoded(data)}),
+    st.builds(lambda data, cut: {"file": encoded(data[:cut])}, st.sampled_from(DATA), st.integers(0, 99)),
+    st.binary(max_size=40).map(lambda data: {"file": encoded(data)}),
+    st.text(max_size=20).map(lambda text: {"file": text}),
+    st.sampled_from(["http://127.0.0.1/", "https://[::1", "HTTP://é/"]).map(lambda url: {"file": url}),
+    st.one_of(ODD).map(lambda value: {"file": value}),
+)
+PRINTABLE = st.characters(min_codepoint=32, max_codepoint=126)
+HEADERS = st.dictionaries(
+    st.sampled_from(["Authorization", "X-API-Key", "If-None-Match", "Accept", "Range", "Cookie", "Content-Type",
+                     "Content-Encoding", "X-Forwarded-For", "Expect", "Upgrade", "X-" + "y" * 99]),
+    st.one_of(st.text(PRINTABLE, max_size=40), st.sampled_from(["Bearer ", "*", "\xe4"])),
+    max_size=4,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +126,7 @@ def test_fields_are_upstreams(upstream: Ask, path: str) -> None:
 
 @pytest.mark.parametrize("path", TABLES)
 def test_what_the_gateway_lets_through_upstream_takes(upstream: Ask, path: str) -> None:
-    @settings(QUIET, max_examples=60)
+    @settings(QUIET, max_examples=200)
     @given(requests(contract.schema_of(TABLES[path]), odd=True))
     def check(body: dict[str, Any]) -> None:
         body = {**body, "file": "QUJD"} if path == "/layout-parsing" else body
@@ -122,7 +141,7 @@ def test_what_the_gateway_lets_through_upstream_takes(upstream: Ask, path: str) 
 
 @pytest.mark.parametrize("path", TABLES)
 def test_what_the_description_allows_is_let_through(path: str) -> None:
-    @settings(QUIET, max_examples=60)
+    @settings(QUIET, max_examples=200)
     @given(requests(contract.schema_of(TABLES[path]), odd=False))
     def check(body: dict[str, Any]) -> None:
         body = {**body, "file": "QUJD"} if path == "/layout-parsing" else body
@@ -137,16 +156,38 @@ def test_what_the_description_allows_is_let_through(path: str) -> None:
 def test_no_request_of_the_description_gets_a_5xx(door: Process, path: str, odd: bool) -> None:
     description = httpx.get(f"{door.url}/openapi.json", trust_env=False).json()["paths"][path]["post"]
     schema, documented = description["requestBody"]["content"]["application/json"]["schema"], set(description["responses"])
-    document = {"file": encoded(make_picture()), "fileType": 1} if path == "/layout-parsing" else {}
+    documents = FILES if path == "/layout-parsing" else st.just({})
     with httpx.Client(base_url=door.url, trust_env=False, timeout=30) as http:
 
-        @settings(QUIET, max_examples=30)
-        @given(requests(schema, odd))
-        def check(body: dict[str, Any]) -> None:
+        @settings(QUIET, max_examples=80)
+        @given(documents, requests(schema, odd))
+        def check(document: dict[str, Any], body: dict[str, Any]) -> None:
             content = json.dumps(document | body).encode()
             reply = http.post(path, content=content, headers={"Content-Type": "application/json"})
             assert reply.status_code < 500 and str(reply.status_code) in documented, (body, reply.text)
             assert reply.json()["logId"]
+
+        check()
+    assert texts(post(door.url, make_picture())) == ["picture (1, 2, 3)"]
+
+
+def test_no_path_and_no_header_gets_a_5xx(door: Process) -> None:
+    known = ["/health", "/ready", "/metrics", "/openapi.json", "/layout-parsing", "/restructure-pages", "/", "/viewer/x"]
+    paths = st.one_of(
+        st.sampled_from(known),
+        st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="?#"), max_size=30).map("/{}".format),
+    )
+    with httpx.Client(base_url=door.url, trust_env=False, timeout=30) as http:
+
+        @settings(QUIET, max_examples=150)
+        @given(st.sampled_from(["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "POST"]), paths, HEADERS)
+        def check(method: str, path: str, headers: dict[str, str]) -> None:
+            given = {name: value.strip().encode("latin-1") for name, value in headers.items()}
+            request = http.build_request(method, "/x", headers=given)
+            request.url = request.url.copy_with(raw_path=path.encode())
+            reply = http.send(request)
+            assert reply.status_code < 500, (method, path, headers, reply.text)
+            assert reply.is_success or reply.status_code == 304 or method == "HEAD" or reply.json()["logId"]
 
         check()
     assert texts(post(door.url, make_picture())) == ["picture (1, 2, 3)"]
