@@ -266,9 +266,8 @@ class LayoutBody:
         return match.end()
 
     def _feed_string(self, chunk: bytes, position: int) -> int:
-        match = _TEXT.match(chunk, position)
-        assert match is not None  # it matches the empty text
-        text, end = match.group(), match.end()
+        end = _text_ends(chunk, position)
+        text = chunk[position:end]
         if self._in_file:
             if len(text.translate(None, _CONTROLS)) != len(text):
                 raise Refusal("json", "the body is not JSON: a control character inside `file`; write it as \\n")
@@ -301,6 +300,16 @@ class LayoutBody:
             if refusal.cause.name in ("too-large", "no-room"):  # no use in waiting for the rest
                 raise
             self.wrong = refusal
+
+
+def _text_ends(chunk: bytes, position: int) -> int:
+    """Where the text of a string ends, or the chunk, or what is whole of its escapes."""
+    end = chunk.find(b'"', position)
+    end = len(chunk) if end < 0 else end
+    if chunk.find(b"\\", position, end) < 0:  # nearly always, and quicker
+        return end
+    match = _TEXT.match(chunk, position)
+    return match.end() if match else position
 
 
 def _plain(text: bytes) -> bytes:
