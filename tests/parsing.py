@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +37,50 @@ sys.exit(code)
 QUICK = ("--backoff", "0.02")
 
 
-def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+def start(*arguments: object, stderr: int = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
     argv = [sys.executable, "-c", _ENTRY, str(ROOT / "scripts"), "parse", *map(str, arguments), *QUICK]
     kept = {name: value for name, value in os.environ.items() if name not in ("API_BIND", "API_PORT", "PYTHONPATH")}
     return subprocess.Popen(
-        argv, env=kept | environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        argv, env=kept | environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
     )
 
 
-def parse(*arguments: object, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+class Peak(threading.Thread):
+    """The greatest memory of a process and its children together, in kB: what several share counts once."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.pid, self.kilobytes, self.ended = pid, 0, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.1):
+            self.kilobytes = max(self.kilobytes, self._of(self.pid))
+
+    def _of(self, pid: int) -> int:
+        try:
+            own = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except OSError:  # it has ended
+            return 0
+        return (int(own[1]) if own else 0) + sum(self._of(int(child)) for child in children)
+
+
+def parse(
+    *arguments: object, stdin: str = "", peaks: list[int] | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Until it ends. peaks: gets the memory of the process and its children."""
     with start(*arguments, **environment) as process:
+        peak = Peak(process.pid) if peaks is not None else None
         try:
             out, talk = process.communicate(stdin, timeout=120)
         except BaseException:
             process.kill()
             raise
+        finally:
+            if peak is not None and peaks is not None:
+                peak.ended.set()
+                peaks.append(peak.kilobytes)
     assert "Traceback" not in talk, talk
     return subprocess.CompletedProcess(process.args, process.returncode, out, talk)
 

@@ -17,6 +17,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -30,7 +32,7 @@ _PDFIUM = threading.Lock()  # is not made for threads
 
 
 class Service:
-    """faults: of FAULTS, a tenth of all requests each. picture: bytes of one on every page. seconds: for a page.
+    """faults: of FAULTS, a tenth of all requests each. picture: bytes of one on every page, before its text. seconds: for a page.
 
     docx: whether it can make one.
     """
@@ -83,7 +85,7 @@ class Service:
         if not self.picture:
             return {"prunedResult": pruned, "markdown": {"text": text, "images": {}}, "outputImages": None}
         key = "imgs/img_in_image_box_1_2_3_4.jpg"
-        images = {key: base64.b64encode(self.picture).decode()}
+        images = {key: base64.b64encode(self.picture + text.encode()).decode()}
         return {"prunedResult": pruned, "markdown": {"text": f'{text} <img src="{key}">', "images": images}}
 
     def _restructured(self, fields: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -164,7 +166,8 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             if fault == BUSY:
-                return self._send(*_refused(429, "too many requests"), {"Retry-After": "0"})
+                asked = ("0", "1", "soon", format_datetime(datetime.now(timezone.utc)))[len(body) % 4]
+                return self._send(*_refused(429, "too many requests"), {"Retry-After": asked})
             status, answer = _refused(500, "Internal server error") if fault == FAULT else service.answer(self.path, fields, read)
             self._send(status, answer, cut=fault == CUT)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import random
 import re
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from support import make_encrypted_pdf, wait_for
 
 PAGES = 500
 MOST_MEMORY = 150 * 1024  # kB: half of what it may take, and less than the pictures of all pages would
+MOST_WITH_CHILDREN = 2 * MOST_MEMORY
 PICTURE = random.Random(0).randbytes(250_000)
 
 
@@ -35,13 +39,15 @@ def numbers(markdown: str) -> list[int]:
 
 
 def test_500_pages_with_little_memory(long_pdf: Path, tmp_path: Path) -> None:
-    out, peak = tmp_path / "out", tmp_path / "peak"
+    out, peak, peaks = tmp_path / "out", tmp_path / "peak", list[int]()
     with serving(Service(picture=PICTURE)) as service:
-        done = parse(long_pdf, "-o", out, "--url", service.url, PEAK_FILE=str(peak))
+        done = parse(long_pdf, "-o", out, "--url", service.url, peaks=peaks, PEAK_FILE=str(peak))
     assert done.returncode == 0, done.stderr
     assert numbers((out / "long.md").read_text()) == list(range(1, PAGES + 1))
-    assert len(list((out / "long_images").iterdir())) == PAGES
-    assert int(peak.read_text()) <= MOST_MEMORY
+    for number, picture in enumerate(sorted((out / "long_images").iterdir()), 1):
+        assert picture.read_bytes() == PICTURE + f"page {number} of the book".encode(), "of another page"
+    assert number == PAGES
+    assert int(peak.read_text()) <= MOST_MEMORY and MOST_MEMORY / 2 < peaks[0] <= MOST_WITH_CHILDREN
 
 
 def test_500_pages_killed_three_times(long_pdf: Path, tmp_path: Path) -> None:
@@ -64,6 +70,59 @@ def test_500_pages_killed_three_times(long_pdf: Path, tmp_path: Path) -> None:
     # What was in flight at a kill is sent again; nothing else is.
     assert set(service.served) == {f"page {number} of the book" for number in range(1, PAGES + 1)}
     assert sum(service.served.values()) - PAGES <= 3 * 8 * 8
+
+
+def test_killed_while_the_output_is_made(tmp_path: Path) -> None:
+    """In a request with all pages, in that for the DOCX, and when the first file is in its place."""
+
+    class Holds(Service):
+        held = 0
+
+        def answer(self, path: str, *request: Any) -> tuple[int, dict[str, Any]]:
+            if path == "/restructure-pages":
+                self.held += 1
+                if self.held in (1, 3):
+                    self.ended.wait()
+            return super().answer(path, *request)
+
+    book, out = tmp_path / "book.pdf", tmp_path / "out"
+    book.write_bytes(make_pdf([f"page {number}" for number in range(40)]))
+    asked = (book, "--format", "md,json,html,docx", "--restructure", "--url")
+    with serving(Service(picture=PICTURE)) as service:
+        assert parse(*asked, service.url, "-o", tmp_path / "sound").returncode == 0
+    with serving(Holds(picture=PICTURE)) as service:
+        assert isinstance(service, Holds)
+        for is_there in (lambda: service.held == 1, lambda: service.held == 3, lambda: files(out)):
+            run = parsing.start(*asked, service.url, "-o", out)
+            while not is_there():
+                assert run.poll() is None, run.communicate()
+                time.sleep(0.001)
+            run.kill()
+            run.communicate()
+        done = parse(*asked, service.url, "-o", out)
+        assert done.returncode == 0, done.stderr
+        assert set(service.served.values()) == {1}, "no page is sent twice"
+    assert files(out) == files(tmp_path / "sound")
+
+
+def test_progress_on_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "book.pdf").write_bytes(make_pdf([f"page {number}" for number in range(40)]))
+    ours, its = pty.openpty()
+    with serving(Service(seconds=0.02)) as service, open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123
+        asked = (tmp_path / "book.pdf", "-o", tmp_path / "out", "--url", service.url, "--concurrency", "1")
+        run = parsing.start(*asked, stderr=its, TERM="xterm", COLUMNS="120", NO_COLOR="")
+        os.close(its)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: it has closed its side
+            while piece := terminal.read(4096):
+                shown += piece
+        run.communicate()
+    assert run.returncode == 0, shown
+    text = shown.decode()
+    assert re.search(r"book\.pdf +\S* *━", text) and re.search(r"(8|16|24)/40", text), "a bar that moves"
+    assert "0 of 1 documents, " in text and "pages/s" in text
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.rsplit("\x1b[2K", 1)[-1]).split("\r\n")
+    assert [line for line in last if line.strip()][-1].startswith("1 of 1 documents whole; 40 pages"), last
 
 
 GOOD, BAD = 950, 50
@@ -123,15 +182,16 @@ def test_1000_small_documents_of_which_50_are_bad(tmp_path: Path) -> None:
     assert len(service.requests) - sent == sum(kind == "server" for kind in bad.values()) * 6
 
 
-def test_a_service_that_fails_at_random(long_pdf: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "more"), [(40, ()), (6, ("--restructure",))])
+def test_a_service_that_fails_at_random(long_pdf: Path, tmp_path: Path, count: int, more: tuple[str, ...]) -> None:
     """It resets, answers 500 and 429, hangs and cuts its JSON, a tenth of all requests each."""
     documents = tmp_path / "documents"
     documents.mkdir()
-    for number in range(40):
+    for number in range(count):
         (documents / f"{number}.pdf").write_bytes(
             make_pdf([f"document {number}, page {page}" for page in range(number % 20 + 1)])
         )
-    asked = (documents, long_pdf, "--pages", "1-100", "--timeout", "2", "--concurrency", "16")
+    asked = (documents, long_pdf, "--pages", "1-100", "--timeout", "2", "--concurrency", "16", *more)
     with serving(Service()) as service:
         assert parse(*asked, "-o", tmp_path / "sound", "--url", service.url).returncode == 0
     with serving(Service(FAULTS)) as service:
