@@ -18,7 +18,7 @@ from typing import IO, Any
 from kit.gateway.causes import Refusal
 
 IN_MEMORY = 2**20  # bytes of a document that are held in memory; more goes to a file
-MAX_REST = 2**17  # bytes of a request beside `file`: each sign of its structure is looked at
+MAX_REST = 2**20  # bytes of a request beside `file`
 MAX_DEPTH = 100  # of lists and objects in one another; a request needs seven
 MAX_URL = 8192  # characters
 MAX_VALUES = 3_000_000  # of a JSON body: 100 MiB of `{},` would become 3 GiB of objects; 2,000 pages have fewer
@@ -230,40 +230,39 @@ class LayoutBody:
             else:
                 position = self._feed_outside(chunk, position)
             if len(self._rest) > MAX_REST:
-                raise Refusal("too-large", f"the request has more than {MAX_REST // 2**10} KiB beside `file`")
+                raise Refusal("too-large", f"the request has more than {MAX_REST // 2**20} MiB beside `file`")
 
     def end(self) -> dict[str, Any]:
         """The request with `file` as an empty text where it was one; see `wrong` too. Raises Refusal."""
         return parse_object(bytes(self._rest))
 
     def _feed_outside(self, chunk: bytes, position: int) -> int:
-        match = _STOP_OUTSIDE.search(chunk, position)
-        if match is None:
-            self._rest += chunk[position:]
-            return len(chunk)
-        sign = match.group()
-        self._rest += chunk[position : match.end()]
-        if sign == b'"':
-            if self._file_next:
-                if self.has_file:
-                    raise Refusal("bad-field", "`file` is given twice")
-                self.has_file = self._in_file = True
+        # Until a string begins, in one go: there may be a sign at each character.
+        for match in _STOP_OUTSIDE.finditer(chunk, position):
+            sign = match.group()
+            if sign == b'"':
+                self._rest += chunk[position : match.end()]
+                if self._file_next:
+                    if self.has_file:
+                        raise Refusal("bad-field", "`file` is given twice")
+                    self.has_file = self._in_file = True
+                else:
+                    self._inside = True
+                    self._key_from = len(self._rest) if self._key_next and self._depth == 1 else None
+                self._file_next = False
+                return match.end()
+            if sign == b":":
+                self._key_next = False
+            elif sign == b",":
+                self._key_next, self._file_next = True, False
+            elif sign in b"{[":
+                self._depth += 1
+                self._key_next, self._file_next = sign == b"{", False
             else:
-                self._inside = True
-                self._key_from = len(self._rest) if self._key_next and self._depth == 1 else None
-            self._file_next = False
-        elif sign in b"{[":
-            self._depth += 1
-            self._key_next = sign == b"{"
-            self._file_next = False
-        elif sign in b"}]":
-            self._depth -= 1
-            self._key_next = self._file_next = False
-        elif sign == b",":
-            self._key_next, self._file_next = True, False
-        else:
-            self._key_next = False
-        return match.end()
+                self._depth -= 1
+                self._key_next = self._file_next = False
+        self._rest += chunk[position:]
+        return len(chunk)
 
     def _feed_string(self, chunk: bytes, position: int) -> int:
         end = _text_ends(chunk, position)
