@@ -232,7 +232,8 @@ def test_vlm_down_is_said_at_once_and_a_short_outage_is_waited_out(stand: Bench)
     wait_for(lambda: door.figure("gateway_vlm_up") == 0, 10, "it to be seen")
     reply = post(door.url, make_picture())
     assert cause(reply) == (503, "vlm-down") and int(reply.headers["Retry-After"]) > 0
-    assert httpx.get(f"{door.url}/ready", trust_env=False).status_code == 503
+    ready = httpx.get(f"{door.url}/ready", trust_env=False)
+    assert ready.status_code == 503 and int(ready.headers["Retry-After"]) > 0
     assert httpx.get(f"{door.url}/health", trust_env=False).status_code == 200
 
 

@@ -42,7 +42,7 @@ _TABLE = (
     Cause("url-refused", 422, "`file` is a URL and URLs are not allowed, or not this host or address"),
     Cause("url-failed", 422, "the URL was allowed and could not be fetched"),
     Cause("refused-by-api", 422, "the API refused the request; its own words follow"),
-    Cause("queue-full", 429, "too many requests or pages are waiting, of all or of this client; `Retry-After` says when to come again"),
+    Cause("queue-full", 429, "too many requests or pages wait, of all or this client; `Retry-After` says when to come again"),
     Cause("no-room", 503, "documents of open requests fill the room there is; `Retry-After` says when to come again"),
     Cause("stopping", 503, "the gateway is being stopped; `Retry-After` says when to come again"),
     Cause("no-replica", 503, "no API replica is in service"),
