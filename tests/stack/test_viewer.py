@@ -171,6 +171,16 @@ def test_tables_formulas_and_pictures_are_drawn(seen: Watched, service: tuple[Se
     assert page.evaluate("document.fonts.check('16px KaTeX_Main')")
 
 
+def test_a_table_that_is_too_wide_scrolls_and_keeps_its_words(seen: Watched, service: tuple[Service, str]) -> None:
+    table = f"<table><tr>{''.join(f'<td>Column{number}</td>' for number in range(30))}</tr></table>"
+    service[0].answer = lambda path, request: success(result(table, []))
+    seen.drop_in("a.png", picture("PNG", (500, 200)), "image/png")
+    seen.wait_done()
+    assert seen.page.locator("td").last.evaluate("one => one.clientHeight") < 40, "one line"
+    assert seen.page.locator(".part").evaluate("one => one.scrollWidth > one.clientWidth")
+    assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_what_is_copied_and_downloaded(seen: Watched, service: tuple[Service, str], tmp_path: Path) -> None:
     read_sample(seen, service[0])
     page = seen.page
