@@ -229,7 +229,8 @@ def by_url(door: Process, url: str, **fields: Any) -> httpx.Response:
 
 def test_urls_are_fetched_from_where_that_is_allowed_and_from_nowhere_else(stand: Bench) -> None:
     with web() as (port, asked):
-        door = stand.gateway(url_hosts="*", url_networks="127.0.0.1/32", url_seconds="1", max_body_mib="2")
+        hosts = "*,１２７.０.０.２,2130706434"  # named, so that any port is allowed: the address alone decides
+        door = stand.gateway(url_hosts=hosts, url_networks="127.0.0.1/32", url_seconds="1", max_body_mib="2")
         here = f"http://127.0.0.1:{port}"
         assert texts(by_url(door, f"{here}/page.png")) == ["picture (1, 2, 3)"]
         assert [text.strip() for text in texts(by_url(door, f"{here}/three.pdf", fileType=0))] == ["a", "b", "c"]
