@@ -54,10 +54,6 @@ class Carried:
                 (context / "own" / "release").write_text(release)
                 _build(engine, context, base, reference, "own")
 
-    def remove(self, engine: Engine) -> None:
-        """The names and, as nothing else holds them, the images."""
-        engine.docker("rmi", "--force", *self.references.values(), check=False)
-
 
 def compressible_mix(noise: float, seed: int = 0) -> Fill:
     """Files of text-like lines of which the share `noise`, 0 to 1, is random bytes instead."""

@@ -79,6 +79,12 @@ def test_the_gpu_stack_is_carried_and_comes_up_from_the_loaded_images(engine: En
     assert layers(target.engine, references) == layers(engine, references)
     if not target.engine.options.containerd_store:  # it has ids of its own
         assert ids(target.engine, references) == ids(engine, references) == [image["config"] for image in manifest["images"]]
+    else:  # it tells the layers of an archive last: an export from it, based on what it was loaded from
+        exported = there.kit("export", tmp_path / "second", "--no-kit", "--base", bundle)
+        assert exported.returncode == 0, exported.stderr
+        second = read_manifest(tmp_path / "second")
+        assert [image["layers"] for image in second["images"]] == [image["layers"] for image in manifest["images"]]
+        assert [frame for frame in second["frames"] if frame["kind"] == "layer"] == []
     assert ways_out(target.engine, references[0]) == []
 
     python = there.path / ".kit" / "venv" / "bin" / "python"

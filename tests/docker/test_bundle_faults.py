@@ -318,10 +318,11 @@ def test_an_export_that_is_killed_at_random_moments_goes_on_where_it_was(
     killed, kept = 0, {}
     while killed < KILLS:
         process = space.start("export", str(folder), "--no-kit", "--part-size", PART)
-        time.sleep(chance.uniform(0, seconds))  # the moment is what is tested
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if process.returncode != -signal.SIGKILL:  # it was through
+        if killed == 0:  # one of them surely has something to keep
+            wait_for_parts(process, folder, 2)
+        else:
+            time.sleep(chance.uniform(0, seconds))  # the moment is what is tested
+        if kill(process) == 0:  # it was through
             for path in folder.iterdir():
                 path.unlink()
             kept = {}
@@ -330,6 +331,7 @@ def test_an_export_that_is_killed_at_random_moments_goes_on_where_it_was(
         if folder.exists():
             assert_kept(kept, folder)
             kept = complete(folder)
+        assert kept or killed > 1, "the first one was killed in the midst of its parts"
     done = export(space, folder)
     assert done.returncode == 0, done.stderr
     assert_kept(kept, folder)
@@ -348,19 +350,27 @@ def test_a_load_that_is_killed_at_random_moments_is_done_by_the_next(
     remove_images(engine)
     killed = 0
     while killed < KILLS:
-        process = space.start("load", str(bundle))
-        time.sleep(chance.uniform(0, seconds))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        if killed == 0:  # one of them surely in the midst of the images
+            process = stop_while_it_loads(space, engine, bundle)
+        else:
+            process = space.start("load", str(bundle))
+            time.sleep(chance.uniform(0, seconds))
+        killed += kill(process) == -signal.SIGKILL
         assert there(engine).items() <= ids_of(bundle).items()
-        if process.returncode == -signal.SIGKILL:
-            killed += 1
         if len(there(engine)) == 2 or killed == KILLS // 2:
             remove_images(engine)
     done = space.kit("load", bundle)
     assert done.returncode == 0, done.stderr
     assert there(engine) == ids_of(bundle)
     assert left_of_loads(engine) == ""
+
+
+def kill(process: subprocess.Popen[str]) -> int:
+    """By SIGKILL: its return code, 0 where it was through before. Anything else, such as a crash, is a failure."""
+    os.killpg(process.pid, signal.SIGKILL)
+    talk, _ = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), talk
+    return process.returncode
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -474,7 +484,7 @@ def test_a_differential_bundle_needs_its_base_and_says_so(engine: Engine, space:
     assert space.kit("verify", small).returncode == 0
     remove_images(engine)
 
-    for base in ((), ("--base", small)):  # none, and one that lacks the same
+    for base in ((), ("--base", small)):  # none, and one on which it is not based
         created = read_manifest(bundle)["created"]
         check_error(space.kit("load", small, *base), ExitCode.ENVIRONMENT, created, "--base")
         assert there(engine) == {}
