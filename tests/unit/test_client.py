@@ -139,14 +139,14 @@ def test_pages_come_in_order_and_a_lost_one_in_its_place() -> None:
 
 
 def test_whoever_stops_reading_early_leaves_nothing_running() -> None:
-    with serving(Service(seconds=0.005)) as service, Client(service.url, concurrency=1) as kit:
+    with serving(Service()) as service, Client(service.url, concurrency=1) as kit:
         pages = kit.pages(make_pdf([f"page {number}" for number in range(400)]))
         assert next(pages).number == 1
+        wait_for(lambda: len(service.requests) >= AHEAD, 30, "as many as it may hold")
+        time.sleep(0.5)  # for all others, where nothing keeps it from them
         pages.close()  # type: ignore[attr-defined]
-        sent = len(service.requests)
-        assert sent <= AHEAD + 4, "what `pages` may hold, and those on their way; of 50"
         assert kit.parse(make_pdf(["still works"])).markdown == "still works"
-        assert len(service.requests) == sent + 1, "nothing is sent behind its back"
+        assert len(service.requests) <= AHEAD + 4 + 1, "what `pages` may hold, and those on their way; of 50"
 
 
 def test_ctrl_c_ends_what_was_begun_and_the_client_goes_on() -> None:
