@@ -119,6 +119,19 @@ def test_a_new_result_replaces_the_old_one_and_its_pictures(tmp_path: Path) -> N
     assert now["a.md"] == b"new\n" and set(now) == {"a.md", "a.json", "report.json"}
 
 
+def test_what_a_service_says_of_a_lost_page_does_not_leave_its_comment(tmp_path: Path) -> None:
+    class Sly(Service):
+        def answer(self, *given: Any) -> tuple[int, dict[str, Any]]:
+            status, body = super().answer(*given)
+            return status, body | {"errorMsg": "no ---> yes"} if status == 422 else body
+
+    (tmp_path / "a.pdf").write_bytes(make_pdf(["one", "two poison-422"]))
+    with serving(Sly()) as service:
+        parse(tmp_path / "out", service.url, tmp_path / "a.pdf", formats=("md",))
+    text = files(tmp_path / "out")["a.md"].decode()
+    assert text.count("-->") == 1 and text.endswith(" yes -->\n")
+
+
 def test_a_full_disk_leaves_what_was_there_and_the_next_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = tmp_path / "a.png", tmp_path / "out"
     source.write_bytes(INVOICE.read_bytes())

@@ -104,7 +104,8 @@ class _Markdown(_Writer):
 
     def unread(self, number: int, cause: str) -> None:
         # Whoever reads on must not take the document for whole; a comment shows nowhere else.
-        self.file.write(("\n\n" if self.count else "") + f"<!-- page {number} was not read: {cause.replace('--', '- -')} -->")
+        inside = re.sub("-(?=-)", "- ", cause)  # two of them would begin the comment's end
+        self.file.write(("\n\n" if self.count else "") + f"<!-- page {number} was not read: {inside} -->")
 
     def finish(self) -> None:
         self.file.write("\n")
