@@ -116,13 +116,13 @@ CHILD = "from kit.gateway import split, splitters; import os, signal, time\n%s\n
 def test_a_child_that_crashes_hangs_or_lies_is_replaced_and_the_next_document_is_read(
     monkeypatch: pytest.MonkeyPatch, child: str, said: str
 ) -> None:
-    monkeypatch.setattr(splitters, "SECONDS", 3.0)
-
     async def ask() -> int:
         children = Splitters(1)
         try:
             with monkeypatch.context() as patched:
                 patched.setattr(splitters, "_CHILD", CHILD % child)
+                if "sleep" in child:
+                    patched.setattr(splitters, "SECONDS", 2.0)
                 with pytest.raises(Refusal, match=said) as caught:
                     await children.open(Held(1), 100)
             assert caught.value.cause.name == "corrupt"
