@@ -183,6 +183,16 @@ def test_a_page_of_specks_is_blank_where_others_have_text() -> None:
         assert isinstance(caught.value.document.failed[0].error, client.Unread)
 
 
+def test_large_pages_go_out_in_shorter_ranges() -> None:
+    """PaddleX renders all pages of a request before it reads the first one."""
+    requests = {}
+    for size in ((500, 700), (14_400, 14_400)):
+        with serving(Service()) as service, Client(service.url) as kit:
+            assert kit.parse(make_pdf(["one", "two", "three"], size)).page_count == 3
+            requests[size] = len(service.requests)
+    assert list(requests.values()) == [1, 3]
+
+
 def test_parts_of_two_processes_never_have_one_name(tmp_path: Path) -> None:
     """What a child of a killed run still writes is no part of the next one."""
     source = (

@@ -40,8 +40,8 @@ class Opened:
 
     @property
     def per_range(self) -> int:
-        """Pages of one request: the service takes no TIFF of several, so each of its pages goes out as a picture."""
-        return 1 if self.kind.is_tiff else PER_RANGE
+        """Pages of one request, fewer where they are large; no service takes a TIFF of several, so each of its pages goes alone."""
+        return 1 if self.kind.is_tiff else min(PER_RANGE, self.kind.at_once)
 
     @property
     def _parts(self) -> str:
