@@ -140,6 +140,13 @@ def test_offline_asks_nobody_and_changes_nothing_else(more: tuple[str, ...]) -> 
     assert "internal" not in offline["networks"]["front"]
 
 
+def test_offline_shuts_the_network_that_the_gateway_can_open() -> None:
+    """./kit configure writes VLM_NETWORK_INTERNAL=false for online images behind a gateway."""
+    for one, other in ((files.GATEWAY, files.OFFLINE), (files.OFFLINE, files.GATEWAY)):
+        chosen = files.with_(files.with_(["compose.yaml"], one), other)
+        assert composed(*chosen, VLM_NETWORK_INTERNAL="false")["networks"]["back"].get("internal") is True, chosen
+
+
 def test_offline_goes_with_an_api_alone() -> None:
     chosen = files.with_(files.with_(["compose.yaml", files.API_ONLY], files.OFFLINE), files.MODELS)
     config = composed(*chosen, VLM_URL="http://10.0.0.5:8118/v1", VLM_HOST="10.0.0.5")

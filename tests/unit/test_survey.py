@@ -57,7 +57,7 @@ def test_a_name_that_is_looked_up_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_
         monkeypatch.delenv(name.lower(), raising=False)
     for name, value in nvml.nvml_environment("no-driver").items():
         monkeypatch.setenv(name, value)
-    facts = survey.survey(tmp_path, {}, (), registry="https://registry.example/v2/", hubs=MODEL_HUBS[:1], timeout=1)
+    facts = survey.survey(tmp_path, {}, (), registry="https://registry.example/v2/", hubs=MODEL_HUBS[:1], timeout=3)
     assert facts.registry and facts.registry.status is None and "DNS" in facts.registry.problem
     assert facts.hubs and "DNS" in facts.hubs[0].problem
     assert facts.nvidia.cause == "no-library" and facts.project_space

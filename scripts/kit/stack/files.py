@@ -58,12 +58,14 @@ def want_volume(*tags: str) -> bool:
 def with_(files: list[str], name: str) -> list[str]:
     """The files with `name` among them.
 
-    What changes both services comes right behind the first file, before what is the user's. compose.api-only.yaml comes last:
-    a later file that changes the service which it takes away would bring that back, without its image.
+    What changes both services comes right behind the first file, before what is the user's; compose.offline.yaml has the last
+    word on the network that the gateway can open. compose.api-only.yaml comes last: a later file that changes the service
+    which it takes away would bring that back, without its image.
     """
     if name in files:
         return files
-    return [*files, name] if name == API_ONLY else [*files[:1], name, *files[1:]]
+    at = len(files) if name == API_ONLY else files.index(GATEWAY) + 1 if name == OFFLINE and GATEWAY in files else 1
+    return [*files[:at], name, *files[at:]]
 
 
 def without(files: list[str], name: str) -> list[str]:
