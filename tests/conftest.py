@@ -15,12 +15,17 @@ from support import FAULT, ROOT, Running, Workspace, make_encrypted_pdf, make_wo
 from xdist.scheduler import LoadScopeScheduling
 
 # What shares engines, or a preview, is one worker's. Three workers start with the first three of these folders; the third is
-# the shortest by far, so that worker takes the fourth as well, and all end at about the same time, with the unit tests.
+# the shortest by far, so that worker takes the fourth as well. All end at about the same time, with what goes file by file.
 WHOLE = ("tests/stack", "tests/docker/preview", "tests/docker/tiny_vlm", "tests/docker")
+# Of real processes, but none that are shared: fake APIs, a stub of the service, the viewer in a browser.
+APART = tuple(f"tests/stack/test_{name}" for name in ("gateway_", "viewer", "parse_at_scale"))
+SHARING = tuple(f"tests/stack/test_{name}.py" for name in ("gateway_contract", "gateway_local", "viewer_served"))
 
 
 def whole(nodeid: str) -> str | None:
     """The innermost of those folders that holds the test; None for what may go file by file."""
+    if nodeid.startswith(APART) and not nodeid.startswith(SHARING):
+        return None
     return max((name for name in WHOLE if nodeid.startswith(f"{name}/")), key=len, default=None)
 
 
