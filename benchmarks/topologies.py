@@ -1,12 +1,14 @@
 """Topologies side by side in one run: upstream's published layout, the kit's single API, the kit's gateway with 1, 2 and 4 APIs.
 
     .kit/venv/bin/python benchmarks/topologies.py [--docs] [--json FILE] [--quick]
+    .kit/venv/bin/python benchmarks/topologies.py --steady
 
 Every one of them is the real `paddlex --serve` of the CPU preview in front of one VLM of set speed (vlm_of_set_speed.py). What
 is the limit is chosen: the VLM, as on a host with one GPU (`vlm`); the API, the VLM having places for all and the layout model
 taking no CPU, as on a GPU (`api`, layout_of_set_blocks.py); or the CPU, the VLM taking no time at all (`cpu`). Prints Markdown;
 exit status 1 when something that must hold does not. --docs renews docs/performance.md and docs/performance.svg. --quick: a few
-pages, to see that it runs; its figures mean nothing.
+pages, to see that it runs; its figures mean nothing. --steady: upstream's API and four behind the gateway alone, 16 clients, for
+STEADY pages: what begins and ends a run, when not all clients have a page on its way, weighs little there.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ class Size:
 
 
 FULL = Size({1: 8, 4: 12, 16: 32}, 60, {16: 32}, 100)
+STEADY = 80  # pages
 QUICK = Size({1: 1, 16: 4}, 6, {16: 4}, 2)
 
 
@@ -233,6 +236,20 @@ def run(folder: Path, size: Size, with_gateway: bool) -> tuple[list[Point], list
     return points, verdicts, facts
 
 
+def steady(folder: Path) -> str:
+    """Markdown: the two rows."""
+    with Stage(folder) as stage:
+        vlm = stage.vlm()
+        stage.wait([vlm])
+        with topologies(stage, vlm, True) as every:
+            set_speed(vlm, VLM_LIMITS)
+            points = []
+            for topology in (every[0], every[-1]):
+                workload = Workload(SAMPLES, STEADY)
+                points.append(measure(topology, "vlm", SINGLE, 16, [workload.page() for _ in range(STEADY)], vlm))
+    return tables(points, [])
+
+
 def _middle(points: Sequence[Point]) -> Point:
     """The one with the median of pages a second; the errors of all."""
     middle = sorted(points, key=lambda point: point.pages_per_second)[len(points) // 2]
@@ -302,15 +319,19 @@ def main() -> int:
     parser.add_argument("--svg", type=Path, metavar="FILE", help="the plot")
     parser.add_argument("--quick", action="store_true", help="a few pages, to see that it runs")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="configs and logs stay there")
+    parser.add_argument("--steady", action="store_true", help="two topologies, 16 clients, for longer; no docs, no verdicts")
     parser.add_argument("--no-gateway", action="store_true", help="the bare APIs alone")
     options = parser.parse_args()
-    if options.docs and (options.quick or options.no_gateway):
+    if options.docs and (options.quick or options.no_gateway or options.steady):
         parser.error("--docs takes a whole run")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no process of the stage is left
     try:
         with contextlib.ExitStack() as stack:
             folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             folder.mkdir(parents=True, exist_ok=True)
+            if options.steady:
+                print(steady(folder.resolve()))
+                return 0
             began = time.monotonic()
             points, verdicts, facts = run(folder.resolve(), QUICK if options.quick else FULL, not options.no_gateway)
         text = head(points, facts, (time.monotonic() - began) / 60) + tables(points, verdicts)
