@@ -27,7 +27,7 @@ from test_stack_files import lay
     [
         ({}, False, "compose.yaml:compose.offline.yaml:compose.override.yaml"),
         ({}, True, "compose.yaml:compose.models.yaml:compose.offline.yaml:compose.override.yaml"),
-        ({"API_REPLICAS": "2"}, False, "compose.yaml:compose.offline.yaml:compose.gateway.yaml:compose.override.yaml"),
+        ({"API_REPLICAS": "2"}, False, "compose.yaml:compose.gateway.yaml:compose.offline.yaml:compose.override.yaml"),
         ({"COMPOSE_FILE": "compose.yaml:compose.models.yaml:mine.yaml"}, False, "compose.yaml:compose.offline.yaml:mine.yaml"),
         ({"COMPOSE_FILE": "compose.yaml", "API_REPLICAS": "2"}, False, "compose.yaml:compose.offline.yaml"),
     ],
@@ -50,7 +50,7 @@ def test_a_gateway_that_the_replicas_turned_on_stays_when_the_files_are_named(
     for name in ("API_REPLICAS", "COMPOSE_FILE"):
         monkeypatch.delenv(name, raising=False)
     verb._configure(SimpleNamespace(kind="gpu", settings={}, models=()))
-    assert "COMPOSE_FILE=compose.yaml:compose.offline.yaml:compose.gateway.yaml\n" in (tmp_path / ".env").read_text()
+    assert "COMPOSE_FILE=compose.yaml:compose.gateway.yaml:compose.offline.yaml\n" in (tmp_path / ".env").read_text()
 
 
 # --- bases
