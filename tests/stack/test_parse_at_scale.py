@@ -48,7 +48,7 @@ def test_500_pages_with_little_memory(long_pdf: Path, tmp_path: Path) -> None:
         assert picture.read_bytes() == PICTURE + f"page {number} of the book".encode(), "of another page"
     assert number == PAGES
     alone = int(peak.read_text())
-    assert alone <= MOST_MEMORY and alone / 2 < peaks[0] <= MOST_WITH_CHILDREN
+    assert alone <= MOST_MEMORY and 0.9 * alone < peaks[0] <= MOST_WITH_CHILDREN, "with its children it takes no less"
 
 
 def test_500_pages_killed_three_times(long_pdf: Path, tmp_path: Path) -> None:
